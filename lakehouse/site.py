@@ -1,0 +1,326 @@
+"""The site: everything that makes one utility different from another, in one file (`gridlake.yaml`).
+
+Reading and validating that file lives here, with errors that name the line and the remedy. What the site's feeds, series
+and fleet mean is the business of the trades (sources, metering, forecasting, dispatch).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lakehouse.errors import SiteError
+
+SITE_FILE = "gridlake.yaml"
+HOME_VARIABLE = "GRIDLAKE_HOME"
+NAME = r"^[a-z][a-z0-9_]{0,62}$"
+
+Target = Literal["demand", "wind", "solar", "price"]
+
+
+class Section(BaseModel):
+    """A part of the site file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paths(Section):
+    """Where things are kept, relative to the site file's folder; the lake may be a URI of an object store."""
+
+    landing: str = "landing"
+    lake: str = "lake"
+    catalog: str = "catalog.duckdb"
+    models: str = "models"
+    dagster: str = ".dagster"
+
+
+class Location(Section):
+    """Where the site is, for the sun and the weather."""
+
+    latitude_deg: float = Field(ge=-90, le=90)
+    longitude_deg: float = Field(ge=-180, le=180)
+    altitude_m: float = 0.0
+
+
+class Feed(Section):
+    """What lands in one folder of landing, and how to read it.
+
+    `files` are the glob patterns by which `gridlake init --data` knows this feed's files in a published data set.
+    """
+
+    format: str
+    files: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    delivery_delay_days: int = Field(1, ge=0, le=60, description="A delivery is late when older than this, in days.")
+
+
+class MeterAggregate(Section):
+    """A load series that is the sum of meter readings (import less export), in MW."""
+
+    series_id: str
+    meter_class: str | None = None
+
+
+class Metering(Section):
+    """Validation, estimation and editing of interval readings; each threshold has its rule in docs/metering.md."""
+
+    rules: dict[str, float | int | bool | str] = {}
+    longest_gap_days: float = Field(7.0, ge=0, description="Longest gap that is estimated, in days.")
+    aggregates: tuple[MeterAggregate, ...] = ()
+
+
+class Input(Section):
+    """A series that a forecast may use beside its own past.
+
+    `table` and `series` name it; `column` or `quantity` says which value. `availability` is `day_ahead` (published for the
+    whole target day before the issue), `actual` (known `delay_hours` after the interval's end) or `perfect` (an actual used
+    in place of a forecast, labelled `perfect weather` wherever a result is shown).
+    """
+
+    name: str = Field(pattern=NAME)
+    table: str
+    series: str
+    column: str | None = None
+    quantity: str | None = None
+    kind: Literal["weather", "operator_forecast", "neighbour"] = "weather"
+    availability: Literal["day_ahead", "actual", "perfect"] = "day_ahead"
+    delay_hours: float = Field(0.0, ge=0)
+
+
+class Series(Section):
+    """A forecast target: which series, when it is issued, how far it looks."""
+
+    table: str
+    series: tuple[str, ...]
+    issue_time: str = Field("10:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    horizon_days: int = Field(1, ge=1, le=14)
+    actuals_delay_hours: float = Field(1.0, ge=0)
+    interval_minutes: int = 60
+    quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+    inputs: tuple[Input, ...] = ()
+    operator: Input | None = None
+    models: tuple[str, ...] = ("lightgbm", "keras")
+
+    @field_validator("quantiles")
+    @classmethod
+    def _rising_with_median(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)) or not value or value[0] <= 0 or value[-1] >= 1:
+            raise ValueError("quantiles must rise, each between 0 and 1")
+        if not {0.1, 0.5, 0.9} <= set(value):
+            raise ValueError("quantiles must hold 0.1, 0.5 and 0.9, on which dispatch and accuracy rely")
+        return value
+
+
+class Fleet(Section):
+    """How the day-ahead plan is made. The units themselves land through the feed `feed`."""
+
+    feed: str = "fleet"
+    demand: str = "demand"
+    plan_quantile: float = Field(0.5, gt=0, lt=1)
+    interval_minutes: int = Field(60, ge=5, le=60)
+    reserve_share_of_demand: float = Field(0.03, ge=0, le=1)
+    value_of_lost_load_eur_per_mwh: float = Field(10_000.0, gt=0)
+    reserve_shortfall_eur_per_mwh: float = Field(1_000.0, gt=0)
+    gap: float = Field(0.001, ge=0)
+    time_limit_seconds: float = Field(30.0, gt=0)
+
+
+class Site(Section):
+    """One utility."""
+
+    name: str = Field(pattern=NAME)
+    title: str = ""
+    country: str = Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 code, for holidays.")
+    subdivision: str | None = None
+    time_zone: str
+    currency: Literal["EUR", "USD", "GBP", "AUD", "CAD", "CHF", "DKK"] = "EUR"
+    location: Location
+    first_day: date
+    clock: date | None = Field(None, description="Today, for a site whose data ended in the past; absent: the real date.")
+    paths: Paths = Paths()
+    feeds: dict[str, Feed]
+    metering: Metering = Metering()
+    series: dict[Target, Series] = {}
+    fleet: Fleet | None = None
+    home: Path = Field(Path("."), exclude=True)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"'{value}' is no IANA time zone{_did_you_mean(value, available_timezones())}")
+        return value
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Site:
+        from lakehouse.sources.base import formats
+
+        for name, feed in self.feeds.items():
+            if not name.isidentifier() or name != name.lower() or len(name) > 63:
+                raise ValueError(f"feeds.{name}: a feed's name is a folder and an SQL name: use lower-case letters, digits and '_'")
+            if feed.format not in formats():
+                raise ValueError(
+                    f"feeds.{name}.format: '{feed.format}' is no known format{_did_you_mean(feed.format, formats())}; known: {', '.join(formats())}"
+                )
+            unknown = [o for o in feed.options if o not in formats()[feed.format].settings]
+            if unknown:
+                raise ValueError(
+                    f"feeds.{name}.options.{unknown[0]}: '{feed.format}' has no such option; it has: "
+                    + (", ".join(formats()[feed.format].settings) or "none")
+                )
+        if self.fleet and self.fleet.feed not in self.feeds:
+            raise ValueError(f"fleet.feed: '{self.fleet.feed}' is no feed of this site; add it to feeds, or take the fleet out")
+        if self.fleet and self.fleet.demand not in self.series:
+            raise ValueError(f"fleet.demand: '{self.fleet.demand}' is not among this site's series, so there is no demand to plan for")
+        if self.clock and self.clock < self.first_day:
+            raise ValueError(f"clock: {self.clock} is before first_day {self.first_day}")
+        return self
+
+    def path(self, which: str) -> Path:
+        """Absolute path of `landing`, `catalog`, `models` or `dagster`.
+
+        Raises:
+            SiteError: the path leaves the site's folder and is not written as an absolute path.
+        """
+        written = getattr(self.paths, which)
+        resolved = (self.home / written).resolve()
+        if not Path(written).is_absolute() and not resolved.is_relative_to(self.home.resolve()):
+            raise SiteError(
+                f"{self.home / SITE_FILE}: paths.{which} is '{written}', which leads out of the site's folder.",
+                "Write it as an absolute path if that is meant.",
+            )
+        return resolved
+
+    @property
+    def lake_uri(self) -> str:
+        """The lake's root: a local path or the URI of an object store."""
+        return self.paths.lake if "://" in self.paths.lake else str(self.path("lake"))
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The site's time zone."""
+        return ZoneInfo(self.time_zone)
+
+    def today(self) -> date:
+        """The site's current local day: its frozen clock, or the real date there."""
+        return self.clock or datetime.now(self.zone).date()
+
+    def days(self) -> list[date]:
+        """All days of the site, from the first to today."""
+        return [self.first_day + timedelta(days=n) for n in range((self.today() - self.first_day).days + 1)]
+
+    def feeds_of(self, shape: str) -> dict[str, Feed]:
+        """The feeds whose raw table has that shape."""
+        from lakehouse.sources.base import format_named
+
+        return {name: feed for name, feed in self.feeds.items() if format_named(feed.format).shape == shape}
+
+
+def load_site(home: Path | str | None = None) -> Site:
+    """Reads and validates the site file of a folder.
+
+    Args:
+        home: the site's folder; by default the environment's GRIDLAKE_HOME, else the current folder.
+
+    Raises:
+        SiteError: no file, no YAML, or a wrong entry; with the line and the remedy.
+    """
+    folder = Path(home or os.environ.get(HOME_VARIABLE) or ".").absolute()
+    path = folder / SITE_FILE
+    if not path.is_file():
+        raise SiteError(
+            f"Expected a site file at {path}, found none.",
+            "Make a site with: gridlake init DIR --site sample, then run commands in DIR or with --home DIR.",
+        )
+    return parse_site(path.read_text(encoding="utf-8"), path)
+
+
+def parse_site(text: str, path: Path) -> Site:
+    """Parses the text of a site file that lies (or will lie) at `path`; see `load_site`."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    try:
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SiteError(f"{path}, line {line}: this is not YAML: {error.problem}.", "Mend the line.") from None
+    if not isinstance(document, dict):
+        raise SiteError(f"{path}: expected keys and values, found {type(document).__name__}.", "See docs/site.md for an example.")
+    try:
+        return Site.model_validate(_plain(document) | {"home": path.parent})
+    except ValidationError as error:
+        raise SiteError(*_told(error, document, path)) from None
+
+
+def _told(error: ValidationError, document: Any, path: Path) -> tuple[str, str]:
+    lines, remedies = [], []
+    for one in error.errors():
+        where: list[Any] = list(one["loc"])
+        message = one["msg"].removeprefix("Value error, ")
+        if not where and ": " in message and " " not in message.split(": ", 1)[0]:
+            dotted, message = message.split(": ", 1)
+            where = dotted.split(".")
+        name = ".".join(str(part) for part in where)
+        if one["type"] == "extra_forbidden":
+            allowed = _keys_beside(where)
+            message = f"unknown key{_did_you_mean(str(where[-1]), allowed)}"
+            remedies.append(f"Keys known there: {', '.join(allowed)}." if allowed else "Take it out.")
+        elif one["type"] == "missing":
+            message = "this key is missing"
+            remedies.append(f"Add {name}.")
+        else:
+            remedies.append(f"Mend {name}." if name else "Mend it.")
+        lines.append(f"{path}, line {_line_of(document, where)}: {name}: {message}.")
+    return "\n".join(lines), " ".join(dict.fromkeys(remedies)) + " docs/site.md explains every key."
+
+
+def _line_of(document: Any, where: list[Any]) -> int:
+    line, node = 1, document
+    for part in where:
+        if not hasattr(node, "lc"):
+            break
+        try:
+            line = (node.lc.key(part) if isinstance(node, dict) else node.lc.item(part))[0] + 1
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _keys_beside(where: list[Any]) -> list[str]:
+    model: Any = Site
+    for part in where[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel) and str(part) in model.model_fields:
+            model = _section_in(model.model_fields[str(part)].annotation)
+        # A key of a mapping or an index of a list keeps the model found in the annotation.
+    return [k for k in model.model_fields if k != "home"] if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _section_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(k): _plain(v) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_plain(v) for v in node]
+    return node
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -148,7 +148,7 @@ class Site(Section):
     metering: Metering = Metering()
     series: dict[Target, Series] = {}
     fleet: Fleet | None = None
-    home: Path = Field(Path("."), exclude=True)
+    home: Path = Field(Path(), exclude=True)
 
     @field_validator("time_zone")
     @classmethod

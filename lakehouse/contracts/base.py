@@ -222,7 +222,9 @@ class Table:
             faults: dict[str, list[str]] = {}
             for case in errors.failure_cases.to_pylist():
                 faults.setdefault(f"{case['column']} must be {_rule_in_words(case['check'])}", []).append(str(case["failure_case"]))
-            told = "; ".join(f"{rule}, found {', '.join(values[:FIRST_FAULTS_SHOWN])} ({len(values)} rows)" for rule, values in faults.items())
+            told = "; ".join(
+                f"{rule}, found {', '.join(values[:FIRST_FAULTS_SHOWN])} ({len(values)} rows)" for rule, values in faults.items()
+            )
             raise ContractError(
                 f"{cls.name}: {told}. Nothing was committed.",
                 "Mend the step that makes these rows; if the rows are right, widen the contract.",

@@ -1,0 +1,94 @@
+"""Contracts of `quality`: what was not believed, what was delivered, what the codes mean, and how good the forecasts were."""
+
+from __future__ import annotations
+
+from lakehouse.contracts.base import Boolean, Date, Float64, Instant, Int64, Table, Text, column
+
+
+class Quarantine(Table):
+    """Delivered rows that are in no cleaned table, each with the reason."""
+
+    name = "quality/quarantine"
+    key = ("feed", "delivery_date", "file", "line", "rule")
+    partitioned_by = ("feed", "date")
+
+    feed: Text = column("The feed that delivered the row.")
+    file: Text = column("Name of the landed file.")
+    line: Int64 = column("Line of the file; 0 where the whole file is meant.", ge=0)
+    delivery_date: Date = column("Day on which the file was delivered.")
+    rule: Text = column("The rule that refused the row; see quality/codes.")
+    reason: Text = column("What was expected and what was found.")
+    raw_text: Text = column("The row as delivered, at most 1,000 characters.", nullable=True)
+    date: Date = column("UTC day of the interval; the delivery date where the row has none.")
+
+
+class Codes(Table):
+    """What each quality code and rule means."""
+
+    name = "quality/codes"
+    key = ("code",)
+
+    code: Text = column("Quality code or rule name as it stands in the tables.")
+    kind: Text = column("quality, validation, estimation or parsing.", isin=("quality", "validation", "estimation", "parsing"))
+    description: Text = column("What it means.")
+    action: Text = column("What happens to the reading: kept, estimated, edited, superseded or quarantined.")
+    source: Text = column("Where the rule comes from.", nullable=True)
+
+
+class Deliveries(Table):
+    """The ledger of landing: one row per delivered file that raw has read."""
+
+    name = "quality/deliveries"
+    key = ("feed", "delivery_date", "file")
+    partitioned_by = ("feed", "delivery_date")
+
+    feed: Text = column("The feed.")
+    delivery_date: Date = column("Day on which the file was delivered.")
+    file: Text = column("Name of the landed file.")
+    sha256: Text = column("Fingerprint of the file's bytes.")
+    bytes: Int64 = column("Size of the file.", unit="B", ge=0)
+    rows: Int64 = column("Rows delivered, faulty ones included.", ge=0)
+    faulty_rows: Int64 = column("Rows that could not be read.", ge=0)
+    first_interval: Instant = column("Start of the earliest interval in the file.", unit="UTC", nullable=True)
+    last_interval: Instant = column("Start of the latest interval in the file.", unit="UTC", nullable=True)
+
+
+class Conservation(Table):
+    """Where every delivered reading went, by feed, file and reading day: nothing disappears."""
+
+    name = "quality/conservation"
+    key = ("feed", "delivery_date", "file", "date")
+    partitioned_by = ("date",)
+
+    feed: Text = column("The feed.")
+    file: Text = column("Name of the landed file.")
+    delivery_date: Date = column("Day on which the file was delivered.")
+    delivered: Int64 = column("Rows delivered.", ge=0)
+    cleaned: Int64 = column("Rows whose value stands in the cleaned table.", ge=0)
+    edited: Int64 = column("Rows whose interval is in the cleaned table with another value, and that are kept beside it.", ge=0)
+    superseded: Int64 = column("Rows that lost to a later or better reading of the same interval.", ge=0)
+    exact_duplicates: Int64 = column("Rows that repeat another one.", ge=0)
+    quarantined: Int64 = column("Rows in quality/quarantine.", ge=0)
+    is_conserved: Boolean = column("Whether delivered = cleaned + edited + superseded + exact duplicates + quarantined.")
+    date: Date = column("UTC day of the interval; the delivery date for rows without one.")
+
+
+class ForecastAccuracy(Table):
+    """How good issued forecasts were, once the actuals were there: one row per target, series, model, issue and measure."""
+
+    name = "quality/forecast_accuracy"
+    key = ("target", "series_id", "model", "issued_at")
+    partitioned_by = ("target",)
+
+    target: Text = column("demand, wind, solar or price.")
+    series_id: Text = column("The series.")
+    model: Text = column("The model; seasonal_naive and operator stand beside it for comparison.")
+    issued_at: Instant = column("Issue time of the forecast.", unit="UTC")
+    intervals: Int64 = column("Intervals that have an actual.", ge=0)
+    mae: Float64 = column("Mean absolute error, in the series' unit.")
+    rmse: Float64 = column("Root mean squared error, in the series' unit.")
+    mape_pct: Float64 = column("Mean absolute percentage error over intervals whose actual is not zero.", unit="%", nullable=True)
+    wape_pct: Float64 = column("Sum of absolute errors over sum of absolute actuals.", unit="%", nullable=True)
+    pinball: Float64 = column("Mean pinball loss over the quantiles, in the series' unit.", nullable=True)
+    coverage_80_pct: Float64 = column("Share of actuals between p10 and p90.", unit="%", nullable=True)
+    is_fallback: Boolean = column("Whether any of the forecast came from a fallback.")

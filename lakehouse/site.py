@@ -165,9 +165,8 @@ class Site(Section):
             if not name.isidentifier() or name != name.lower() or len(name) > 63:
                 raise ValueError(f"feeds.{name}: a feed's name is a folder and an SQL name: use lower-case letters, digits and '_'")
             if feed.format not in formats():
-                raise ValueError(
-                    f"feeds.{name}.format: '{feed.format}' is no known format{_did_you_mean(feed.format, formats())}; known: {', '.join(formats())}"
-                )
+                close = _did_you_mean(feed.format, formats())
+                raise ValueError(f"feeds.{name}.format: '{feed.format}' is no known format{close}; known: {', '.join(formats())}")
             unknown = [o for o in feed.options if o not in formats()[feed.format].settings]
             if unknown:
                 raise ValueError(

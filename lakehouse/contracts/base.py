@@ -63,6 +63,8 @@ ARROW_TYPES: dict[type, pa.DataType] = {
     Boolean: pa.bool_(),
 }
 
+UNTYPED = pa.null()
+
 SQL_TYPES: dict[pa.DataType, str] = {
     pa.string(): "VARCHAR",
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
@@ -95,7 +97,7 @@ class Column:
     ge: float | None = None
     le: float | None = None
     name: str = ""
-    type: pa.DataType = pa.null()
+    type: pa.DataType = UNTYPED
 
     @property
     def sql_type(self) -> str:

@@ -47,6 +47,7 @@ class Deliveries(Table):
     file: Text = column("Name of the landed file.")
     sha256: Text = column("Fingerprint of the file's bytes.")
     bytes: Int64 = column("Size of the file.", unit="B", ge=0)
+    modified_at: Instant = column("When the file was last changed in landing.", unit="UTC")
     rows: Int64 = column("Rows delivered, faulty ones included.", ge=0)
     faulty_rows: Int64 = column("Rows that could not be read.", ge=0)
     first_interval: Instant = column("Start of the earliest interval in the file.", unit="UTC", nullable=True)
@@ -58,7 +59,7 @@ class Conservation(Table):
 
     name = "quality/conservation"
     key = ("feed", "delivery_date", "file", "date")
-    partitioned_by = ("date",)
+    partitioned_by = ("feed", "date")
 
     feed: Text = column("The feed.")
     file: Text = column("Name of the landed file.")

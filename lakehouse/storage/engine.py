@@ -1,0 +1,108 @@
+"""DuckDB connections: over the lake's tables at one moment (`connect`), or bare with sensible limits (`open_engine`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lakehouse.contracts.base import Column, Table
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lakehouse.storage.lake import DataFile, Lake, LakeTable
+
+MEMORY_LIMIT = "2GB"
+
+
+def open_engine(memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB in UTC with a bounded memory; it spills to the system's temporary folder."""
+    import tempfile
+
+    import duckdb
+
+    engine = duckdb.connect()
+    engine.execute("SET TimeZone = 'UTC'")
+    engine.execute(f"SET memory_limit = '{memory_limit}'")
+    engine.execute("SET temp_directory = ?", [tempfile.gettempdir()])
+    engine.execute("SET enable_progress_bar = false")
+    return engine
+
+
+def connect(lake: Lake, contracts: Iterable[type[Table]], versions: Mapping[str, int] | None = None) -> duckdb.DuckDBPyConnection:
+    """The lake's tables in DuckDB, as `layer.table`, each at its newest or at an older version.
+
+    Args:
+        lake: the lake.
+        contracts: the tables wanted.
+        versions: table name ("layer/table") → Delta version; the newest where not told.
+
+    Raises:
+        TableNotFoundError: a version is not there.
+    """
+    engine = open_engine()
+    for contract in contracts:
+        register(engine, lake.table(contract), version=(versions or {}).get(contract.name))
+    return engine
+
+
+def register(
+    engine: duckdb.DuckDBPyConnection,
+    table: LakeTable,
+    *,
+    version: int | None = None,
+    only: Mapping[str, tuple[Any, Any]] | None = None,
+) -> str:
+    """Makes a table a view of the connection, in the schema of its layer, and returns its SQL name.
+
+    `only` keeps the files whose partition column lies between two values, both included: the others are never opened.
+    """
+    files = table.files(version)
+    for column, (first, last) in (only or {}).items():
+        files = [f for f in files if f.partition.get(column) is not None and first <= f.partition[column] <= last]
+    layer, name = table.contract.name.split("/", 1)
+    engine.execute(f'CREATE SCHEMA IF NOT EXISTS "{layer}"')
+    engine.execute(f'CREATE OR REPLACE VIEW "{layer}"."{name}" AS {select_files(table.contract, files)}')
+    return f'"{layer}"."{name}"'
+
+
+def select_files(contract: type[Table], files: list[DataFile]) -> str:
+    """The query that reads a snapshot's files as the contract's columns; typed and empty where there are no files."""
+    columns = list(contract.columns.values())
+    if not files:
+        return "SELECT " + ", ".join(f'CAST(NULL AS {c.sql_type}) AS "{c.name}"' for c in columns) + " WHERE false"
+    grown = _lacking(files, columns, contract.partitioned_by)
+    everywhere = [c for c in columns if c.name not in grown.missing]
+    selected = ", ".join(
+        f'CAST("{c.name}" AS {c.sql_type}) AS "{c.name}"' if c in everywhere else f'CAST(NULL AS {c.sql_type}) AS "{c.name}"'
+        for c in columns
+    )
+    paths = ", ".join(_quoted(_literal_path(f.path)) for f in files)
+    types = ", ".join(f"'{p}': {contract.columns[p].sql_type}" for p in contract.partitioned_by)
+    hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
+    return f"SELECT {selected} FROM read_parquet([{paths}], {hive}, union_by_name = {'true' if grown.partial else 'false'})"
+
+
+class _lacking:  # noqa: N801 - reads as a phrase where it is used
+    """Which columns no file has, and whether some files lack a column that others have (told by the files' statistics)."""
+
+    def __init__(self, files: list[DataFile], columns: list[Column], partitioned_by: tuple[str, ...]) -> None:
+        self.missing: set[str] = set()
+        self.partial = False
+        for c in columns:
+            if c.name in partitioned_by:
+                continue
+            has = [f.statistics.get(f"null_count.{c.name}") is not None for f in files if f.rows]
+            if has and not any(has):
+                self.missing.add(c.name)
+            elif not all(has):
+                self.partial = True
+
+
+def _literal_path(path: str) -> str:
+    # read_parquet takes patterns: a folder called "a[1]" must be no pattern.
+    return "".join(f"[{c}]" if c in "[*?" else c for c in path)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -51,10 +51,12 @@ class Location(Section):
 class Feed(Section):
     """What lands in one folder of landing, and how to read it.
 
-    `files` are the glob patterns by which `gridlake init --data` knows this feed's files in a published data set.
+    `files` are the glob patterns by which `gridlake init --data` knows this feed's files in a published data set;
+    `provides` names the cleaned tables that a series feed has values for (by default it may have some for all).
     """
 
     format: str
+    provides: tuple[Literal["load", "generation", "prices", "weather", "external_forecasts"], ...] = ()
     files: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     delivery_delay_days: int = Field(1, ge=0, le=60, description="A delivery is late when older than this, in days.")
@@ -88,7 +90,7 @@ class Input(Section):
     series: str
     column: str | None = None
     quantity: str | None = None
-    kind: Literal["weather", "operator_forecast", "neighbour"] = "weather"
+    kind: Literal["weather", "operator_forecast", "market", "neighbour", "other"] = "weather"
     availability: Literal["day_ahead", "actual", "perfect"] = "day_ahead"
     delay_hours: float = Field(0.0, ge=0)
 
@@ -101,6 +103,7 @@ class Series(Section):
     issue_time: str = Field("10:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     horizon_days: int = Field(1, ge=1, le=14)
     actuals_delay_hours: float = Field(1.0, ge=0)
+    actuals_availability: Literal["after_interval", "day_ahead"] = "after_interval"
     interval_minutes: int = 60
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     inputs: tuple[Input, ...] = ()

@@ -1,0 +1,156 @@
+"""landing → raw: files as rows, and the ledger of what was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse.contracts.quality import Deliveries
+from lakehouse.flow.workspace import Workspace
+from lakehouse.sources.base import LandedFile, ReadOptions, contract_of, read_file
+from lakehouse.storage.lake import Commit
+from lakehouse.storage.landing import Arrival
+
+BYTES_PER_COMMIT = 256 << 20
+
+
+@dataclass(frozen=True)
+class Read:
+    """What reading deliveries did."""
+
+    commits: list[Commit]
+    files: int
+    rows: int
+    faulty_rows: int
+    touched: list[date]
+
+
+def read_deliveries(workspace: Workspace, feed: str, days: Sequence[date]) -> Read:
+    """Makes raw's partitions of a feed from what lies in landing.
+
+    Twice gives the same table as once. A delivery without files becomes an empty partition.
+
+    Args:
+        workspace: the site at work.
+        feed: name of the feed.
+        days: delivery dates.
+
+    Returns:
+        Among others the reading dates that the deliveries touched: what has to be cleaned again.
+    """
+    delivered = [day for day in sorted(days) if workspace.landing.arrivals(feed, day) or _is_known(workspace, feed, day)]
+    commits, files, rows, faulty, touched = [], 0, 0, 0, set()
+    for group in _groups(workspace, feed, delivered):
+        ledger: list[dict[str, Any]] = []
+
+        def batches(group: list[date] = group, ledger: list[dict[str, Any]] = ledger) -> Iterator[pa.RecordBatch]:
+            ledger.clear()  # a second try begins anew
+            for day in group:
+                for arrival in workspace.landing.arrivals(feed, day):
+                    yield from _rows_of(workspace, feed, arrival, ledger)
+
+        before = _touched(workspace, feed, group)
+        commits.append(workspace.replace(f"raw/{feed}", batches, where={"delivery_date": group}))
+        told = pa.Table.from_pylist(ledger, schema=pa.schema([f.with_nullable(True) for f in Deliveries.arrow_schema()]))
+        workspace.replace("quality/deliveries", told, where={"feed": feed, "delivery_date": group})
+        files += len(ledger)
+        rows += sum(one["rows"] for one in ledger)
+        faulty += sum(one["faulty_rows"] for one in ledger)
+        touched |= before | _touched(workspace, feed, group)
+    return Read(commits, files, rows, faulty, sorted(touched))
+
+
+def _is_known(workspace: Workspace, feed: str, day: date) -> bool:
+    return day in workspace.table(f"raw/{feed}").partitions_written("delivery_date")
+
+
+def _groups(workspace: Workspace, feed: str, days: list[date]) -> Iterator[list[date]]:
+    group: list[date] = []
+    size = 0
+    for day in days:
+        size += sum(a.stamp()[0] for a in workspace.landing.arrivals(feed, day))
+        group.append(day)
+        if size >= BYTES_PER_COMMIT:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _rows_of(workspace: Workspace, feed: str, arrival: Arrival, ledger: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    described = workspace.site.feeds[feed]
+    size, modified_at = arrival.stamp()
+    told: dict[str, Any] = {
+        "feed": feed,
+        "delivery_date": arrival.delivery_date,
+        "file": arrival.name,
+        "sha256": arrival.sha256(),
+        "bytes": size,
+        "modified_at": modified_at,
+        "rows": 0,
+        "faulty_rows": 0,
+        "first_interval": None,
+        "last_interval": None,
+    }
+    landed = LandedFile(arrival.path, arrival.name, arrival.delivery_date, feed)
+    for table in read_file(landed, described.format, ReadOptions(workspace.site.time_zone, described.options)):
+        told["rows"] += table.num_rows
+        told["faulty_rows"] += table.num_rows - table.column("fault").null_count
+        if "interval_start" in table.column_names:
+            span = pc.min_max(table.column("interval_start")).as_py()
+            told["first_interval"] = min(filter(None, (told["first_interval"], span["min"])), default=None)
+            told["last_interval"] = max(filter(None, (told["last_interval"], span["max"])), default=None)
+        yield from table.to_batches()
+    ledger.append(told)
+
+
+def _touched(workspace: Workspace, feed: str, days: Sequence[date]) -> set[date]:
+    """Reading dates in these deliveries; a row without one counts for its delivery date, where its quarantine is."""
+    name = f"raw/{feed}"
+    with workspace.engine() as engine:
+        from lakehouse.storage.engine import register
+
+        table = register(engine, workspace.table(name), only={"delivery_date": (min(days), max(days))})
+        listed = ", ".join(f"DATE '{d.isoformat()}'" for d in days)
+        found = engine.sql(f"SELECT DISTINCT coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})").fetchall()
+    return {row[0] for row in found}
+
+
+def stale_deliveries(workspace: Workspace, feed: str) -> list[date]:
+    """Delivery dates whose files in landing differ from what raw was made of, oldest first.
+
+    A file whose size and time of change are as the ledger says is taken as unchanged; otherwise its bytes decide.
+    """
+    ledger: dict[date, dict[str, dict[str, Any]]] = {}
+    for row in workspace.table("quality/deliveries").read(f"feed = '{feed}'").to_pylist():
+        ledger.setdefault(row["delivery_date"], {})[row["file"]] = row
+    stale = []
+    first, last = workspace.site.first_day, workspace.site.today()
+    for day in sorted({*workspace.landing.deliveries(feed), *ledger}):
+        if not first <= day <= last:
+            continue
+        known, present = ledger.get(day, {}), workspace.landing.arrivals(feed, day)
+        if {a.name for a in present} != set(known) or any(_differs(a, known[a.name]) for a in present):
+            stale.append(day)
+    return stale
+
+
+def _differs(arrival: Arrival, known: dict[str, Any]) -> bool:
+    size, modified_at = arrival.stamp()
+    if size != known["bytes"]:
+        return True
+    return modified_at != _utc(known["modified_at"]) and arrival.sha256() != known["sha256"]
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+def raw_contract(workspace: Workspace, feed: str) -> Any:
+    """The contract of a feed's raw table."""
+    return contract_of(feed, workspace.site.feeds[feed].format)

@@ -1,0 +1,5 @@
+"""What assets, sensors and checks talk to."""
+
+from resources.workspace import WorkspaceResource
+
+__all__ = ["WorkspaceResource"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lakehouse.contracts.base import Boolean, Date, Float64, Instant, Int64, Table, Text, column
+from lakehouse.contracts.base import Boolean, Date, Float64, Instant, Int32, Int64, Table, Text, column
 
 
 class Quarantine(Table):
     """Delivered rows that are in no cleaned table, each with the reason."""
 
     name = "quality/quarantine"
-    key = ("feed", "delivery_date", "file", "line", "rule")
+    key = ("feed", "delivery_date", "file", "line", "meter_id", "register", "interval_start", "rule")
     partitioned_by = ("feed", "date")
 
     feed: Text = column("The feed that delivered the row.")
@@ -19,6 +19,11 @@ class Quarantine(Table):
     rule: Text = column("The rule that refused the row; see quality/codes.")
     reason: Text = column("What was expected and what was found.")
     raw_text: Text = column("The row as delivered, at most 1,000 characters.", nullable=True)
+    meter_id: Text = column("The meter, where the row names one.", nullable=True)
+    register: Text = column("The register, where the row names one.", nullable=True)
+    interval_start: Instant = column("Start of the interval, where it could be read.", unit="UTC", nullable=True)
+    interval_minutes: Int32 = column("Length of the interval, where it could be read.", unit="min", nullable=True)
+    energy_kwh: Float64 = column("Energy as delivered, where it could be read.", unit="kWh", nullable=True)
     date: Date = column("UTC day of the interval; the delivery date where the row has none.")
 
 
@@ -72,6 +77,34 @@ class Conservation(Table):
     quarantined: Int64 = column("Rows in quality/quarantine.", ge=0)
     is_conserved: Boolean = column("Whether delivered = cleaned + edited + superseded + exact duplicates + quarantined.")
     date: Date = column("UTC day of the interval; the delivery date for rows without one.")
+
+
+class VeeReport(Table):
+    """What validation, estimation and editing found: one row per meter, register and UTC day."""
+
+    name = "quality/vee_report"
+    key = ("meter_id", "register", "date")
+    partitioned_by = ("date",)
+
+    meter_id: Text = column("The meter, as the utility names it.")
+    register: Text = column("Channel of the meter.")
+    expected: Int64 = column("Intervals that the meter should have on that day.", ge=0)
+    delivered: Int64 = column("Rows delivered.", ge=0)
+    measured: Int64 = column("Intervals whose value stands as delivered.", ge=0)
+    edited: Int64 = column("Intervals whose value was put right from what was delivered.", ge=0)
+    estimated: Int64 = column("Intervals whose value was estimated.", ge=0)
+    missing: Int64 = column("Expected intervals that have no value at all: no estimate was possible or allowed.", ge=0)
+    superseded: Int64 = column("Rows that lost to a later or better reading.", ge=0)
+    exact_duplicates: Int64 = column("Rows that repeat another one.", ge=0)
+    quarantined: Int64 = column("Rows that were not believed or could not be read.", ge=0)
+    findings: Text = column("Rules that fired with their number of intervals or rows, as a JSON object.", nullable=True)
+    energy_kwh: Float64 = column("Energy of the day, estimates included.", unit="kWh", nullable=True)
+    estimated_kwh: Float64 = column("Energy of the day that was estimated or edited.", unit="kWh", nullable=True)
+    mean_kw: Float64 = column("Mean power over the measured intervals.", unit="kW", nullable=True)
+    peak_kw: Float64 = column("Highest power of a measured interval.", unit="kW", nullable=True)
+    zero_share: Float64 = column("Share of the measured intervals with no energy.", nullable=True, ge=0, le=1)
+    repeat_share: Float64 = column("Share of the measured, non-zero intervals that repeat the one before.", nullable=True, ge=0, le=1)
+    date: Date = column("UTC day.")
 
 
 class ForecastAccuracy(Table):

@@ -113,8 +113,8 @@ def simulate(out: Path, *, last_day: date, truth: Path | None = None, **utility:
             for file in deliveries(who, morning):
                 _write(out, file)
                 made.files[file.feed] += 1
-            if morning <= last_day:
-                book.add_day(morning)
+            if number:
+                book.add_day(morning - timedelta(days=1))
         book.add_series(last_day)
         made.readings, made.faults = book.readings, book.faults
     return made
@@ -290,6 +290,7 @@ class _Truth:
         self.faults: Counter[str] = Counter()
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
+        self._waiting_faults: list[pa.Table] = []
         self._load_mw: list[tuple[int, np.ndarray]] = []
 
     def __enter__(self) -> _Truth:
@@ -364,7 +365,9 @@ class _Truth:
 
         if self._waiting:
             self._readings.write_table(pa.concat_tables(self._waiting))
-        self._waiting, self._waiting_rows = [], 0
+        if self._waiting_faults:
+            self._faults.write_table(pa.concat_tables(self._waiting_faults))
+        self._waiting, self._waiting_rows, self._waiting_faults = [], 0, []
 
     def _add_faults(self, route: Route, day: date) -> None:
         plan = dirt.file_plan(self.utility, route, day)
@@ -381,7 +384,7 @@ class _Truth:
         name = f"readings-{day}-{route.name}.csv"
         for fault in faults:
             self.faults[fault.kind] += len(fault.rows)
-            self._faults.write_table(self._fault_table(fault, rows, line, name, delivered, day))
+            self._waiting_faults.append(self._fault_table(fault, rows, line, name, delivered, day))
 
     def _fault_table(self, fault: Fault, rows: Rows, line: np.ndarray, name: str, delivered: date, day: date) -> pa.Table:
         import pyarrow as pa

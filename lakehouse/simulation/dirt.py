@@ -56,8 +56,9 @@ _LONGEST_DAYS = {"missing_days": 5, "dead_register": 3}
 _CLOCK_CHANGE_FACTOR = 30.0  # a clock that was not changed is a fault of the days around the change
 _NAMES = tuple(READING_FAULTS)
 _CODE = {name: i + 1 for i, name in enumerate(_NAMES)}
-_MULTI_DAY = tuple(_CODE[name] for name in _LONGEST_DAYS)
-_MOVING = tuple(_CODE[name] for name in ("wrong_time_zone", "shifted_hour"))
+_LASTS_DAYS = np.array([name in _LONGEST_DAYS for name in ("", *_NAMES)])
+_MOVES_STAMPS = np.array([name in ("wrong_time_zone", "shifted_hour") for name in ("", *_NAMES)])
+_SHOWS_IN_IDLE_METER = np.array([name not in ("dead_register", "stuck") for name in ("", *_NAMES)])
 
 TEXT_OK, TEXT_BAD_NUMBER, TEXT_MISSING_COLUMN, TEXT_DECIMAL_COMMA = range(4)
 QUALITY = ("A", "E")
@@ -193,6 +194,7 @@ def sound_rows(utility: Utility, route: Route, day: date) -> Rows:
     )
 
 
+@lru_cache(maxsize=12)
 def delivered_rows(utility: Utility, route: Route, day: date) -> Rows:
     """The rows of a route's file of a local day, faults of readings included, in the order of the file.
 
@@ -269,7 +271,7 @@ def _fault(
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _drawn(utility: Utility, number: int, meters: int, day: date) -> tuple[np.ndarray, np.ndarray]:
     """For each meter of a route: the fault that a day draws (0 for none), and a number that sizes it."""
     rates = np.array([rate for rate, _ in READING_FAULTS.values()]) * utility.dirt
@@ -287,20 +289,20 @@ def _is_near_clock_change(time_zone: str, day: date) -> bool:
 def _without_moves(utility: Utility, route: Route, day: date) -> np.ndarray:
     """Each meter's fault on a day, faults of several days carried on; stamps that move are still to be checked."""
     drawn, _ = _drawn(utility, route.number, len(route), day)
-    out = np.where(np.isin(drawn, _MULTI_DAY), 0, drawn)
+    out = np.where(_LASTS_DAYS[drawn], 0, drawn)
     for back in range(max(_LONGEST_DAYS.values()) - 1, -1, -1):
         started = day - timedelta(days=back)
         kind, size = _drawn(utility, route.number, len(route), started)
-        starts = np.isin(kind, _MULTI_DAY)
+        starts = _LASTS_DAYS[kind]
         if not starts.any():
             continue
         for earlier in range(1, max(_LONGEST_DAYS.values())):  # of two that would run into each other the later does not start
-            starts &= ~np.isin(_drawn(utility, route.number, len(route), started - timedelta(days=earlier))[0], _MULTI_DAY)
+            starts = starts & ~_LASTS_DAYS[_drawn(utility, route.number, len(route), started - timedelta(days=earlier))[0]]
         for name, longest in _LONGEST_DAYS.items():
             lasts = 1 + (size * longest).astype(int)
             out = np.where(starts & (kind == _CODE[name]) & (lasts > back), _CODE[name], out)
     if route.meter_class == "ev":  # a charger that nobody uses counts zero: no fault that anybody could see
-        out = np.where(np.isin(out, (_CODE["dead_register"], _CODE["stuck"])), 0, out)
+        out = np.where(_SHOWS_IN_IDLE_METER[out], out, 0)
     return out
 
 
@@ -309,7 +311,7 @@ def meter_faults(utility: Utility, route: Route, day: date) -> np.ndarray:
     if not utility.dirt or file_plan(utility, route, day).kind:
         return np.zeros(len(route), np.int8)
     out = _without_moves(utility, route, day)
-    moves = np.isin(out, _MOVING)
+    moves = _MOVES_STAMPS[out]
     if moves.any():  # moved stamps reach into the next or the last day, which must be sound
         for other in (day - timedelta(days=1), day + timedelta(days=1)):
             beside = _without_moves(utility, route, other)

@@ -131,6 +131,7 @@ def layout(route: Route, quarters: int) -> Layout:
     )
 
 
+@lru_cache(maxsize=12)
 def true_energy_kwh(utility: Utility, route: Route, day: date) -> np.ndarray:
     """What the route's registers truly counted on a local day, kWh, in the order of `layout`.
 
@@ -146,7 +147,9 @@ def true_energy_kwh(utility: Utility, route: Route, day: date) -> np.ndarray:
         step = minutes // 15
         reads = counted[:, who, step - 1 :: step].transpose(1, 0, 2)
         out[at] = np.diff(reads, axis=-1, prepend=0.0).ravel()
-    return out * COUNT_KWH if COUNT_KWH == 1 else np.round(out * COUNT_KWH, 3)
+    out = np.round(out * COUNT_KWH, 3)
+    out.setflags(write=False)
+    return out
 
 
 def true_power_kw(utility: Utility, route: Route, day: date) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from assets.partitions import days_of, site_days
-from assets.skin import Outcome, key_of, table_asset
+from assets.skin import Outcome, check_result, check_spec, key_of, table_assets
 from lakehouse.flow.raw import read_deliveries
 from lakehouse.flow.workspace import Workspace
 from lakehouse.site import Feed, Site
@@ -33,23 +35,27 @@ def landing_assets(site: Site) -> list[dg.AssetSpec]:
     ]
 
 
-def _raw_asset(site: Site, name: str, feed: Feed) -> dg.AssetsDefinition:
-    contract = contract_of(name, feed.format)
-    readable = dg.AssetCheckSpec("files_are_readable", asset=key_of(contract.name), description="Every file and line could be read; the others are in quality/quarantine.")
+def _raw_asset(site: Site, feed_name: str, feed: Feed) -> dg.AssetsDefinition:
+    table = f"raw/{feed_name}"
+    readable = check_spec(table, "files_are_readable", "Every line of every file could be read; the others are in quality/quarantine.")
 
-    @table_asset(contract, deps=[dg.AssetDep(key_of(f"landing/{name}"))], partitions=site_days(site), checks=[readable])
-    def raw(context: dg.AssetExecutionContext, workspace: Workspace) -> Outcome:
-        """Reads the deliveries' files to rows that name file, line and delivery. A pure function of landing."""
-        read = read_deliveries(workspace, name, days_of(context))
-        unread = dg.AssetCheckResult(
-            check_name="files_are_readable",
-            passed=read.faulty_rows == 0,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=f"{read.faulty_rows:,} of {read.rows:,} rows in {read.files:,} files could not be read.",
-            metadata={"look_at": f"SELECT file, line, fault, raw_text FROM raw.{name} WHERE fault IS NOT NULL"},
+    @table_assets(contract_of(feed_name, feed.format), deps=[dg.AssetDep(key_of(f"landing/{feed_name}"))], partitions=site_days(site), checks=[readable])
+    def raw(context: dg.AssetExecutionContext, workspace: Workspace) -> Mapping[str, Outcome]:
+        """Reads the deliveries' files to rows that name file, line and delivery: a pure function of landing."""
+        read = read_deliveries(workspace, feed_name, days_of(context))
+        told = {
+            "rows": read.rows,
+            "files": read.files,
+            "faulty_rows": read.faulty_rows,
+            "touched_days": dg.MetadataValue.json([d.isoformat() for d in read.touched[:LISTED_DAYS]]),
+        }
+        unread = check_result(
+            table,
+            "files_are_readable",
+            read.faulty_rows == 0,
+            f"{read.faulty_rows:,} of {read.rows:,} rows in {read.files:,} files could not be read.",
+            look_at=f"gridlake sql \"SELECT file, line, fault, raw_text FROM raw.{feed_name} WHERE fault IS NOT NULL\"",
         )
-        touched = [d.isoformat() for d in read.touched]
-        told = {"files": read.files, "faulty_rows": read.faulty_rows, "touched_days": len(touched), "touched": dg.MetadataValue.json(touched[:LISTED_DAYS])}
-        return Outcome(read.commits[-1] if read.commits else None, told | {"rows": read.rows}, [unread])
+        return {table: Outcome(read.commits[-1] if read.commits else None, told, [unread])}
 
     return raw

@@ -1,12 +1,12 @@
 """What every asset shares: how a contract becomes an asset's description, and how a step's outcome becomes its metadata.
 
-An asset's body returns an `Outcome`; its failures come back as sentences, not as tracebacks.
+An asset's body is one call into `lakehouse.flow` that returns an `Outcome` for each table it wrote; its failures come back as
+sentences, not as tracebacks.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +26,14 @@ OWNER = "team:data-platform"
 
 @dataclass
 class Outcome:
-    """What a step did: the commit, further metadata, and what its checks found."""
+    """What a step did to one table: the commit, further metadata, and what its checks found."""
 
     commit: Commit | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[dg.AssetCheckResult] = field(default_factory=list)
+
+
+Step = Callable[[dg.AssetExecutionContext, Workspace], Mapping[str, Outcome]]
 
 
 def key_of(name: str) -> dg.AssetKey:
@@ -54,82 +57,84 @@ def column_schema(contract: type[Table]) -> dg.TableSchema:
     )
 
 
-def table_asset(
-    contract: type[Table],
-    *,
-    deps: Sequence[dg.AssetDep | dg.AssetKey] = (),
+def spec_of(contract: type[Table], *, doc: str = "", kinds: frozenset[str] = frozenset(), **more: Any) -> dg.AssetSpec:
+    """The asset of a contract: name, group, description and columns follow from it."""
+    return dg.AssetSpec(
+        key_of(contract.name),
+        group_name=contract.layer(),
+        description=f"{contract.description()}\n\n{doc}".strip(),
+        kinds={"delta", *kinds},
+        owners=[OWNER],
+        code_version=CODE_VERSION,
+        metadata={"dagster/column_schema": column_schema(contract), "dagster/table_name": _sql_name(contract), "dagster/storage_kind": "delta"},
+        **more,
+    )
+
+
+def table_assets(
+    *contracts: type[Table],
+    deps: Sequence[dg.AssetDep] = (),
     partitions: dg.PartitionsDefinition | None = None,
     checks: Sequence[dg.AssetCheckSpec] = (),
-    kinds: frozenset[str] | set[str] = frozenset(),
-    doc: str = "",
-    op_tags: dict[str, Any] | None = None,
-    automation: dg.AutomationCondition | None = None,
-) -> Callable[[Callable[[dg.AssetExecutionContext, Workspace], Outcome]], dg.AssetsDefinition]:
-    """Makes an asset of a function that does one step of the flow for one table.
+    kinds: frozenset[str] = frozenset(),
+    name: str = "",
+) -> Callable[[Step], dg.AssetsDefinition]:
+    """Makes assets of a function that does one step of the flow and writes one or several tables.
+
+    The function's docstring is the assets' documentation; it returns an `Outcome` by table name. A breach of a contract fails
+    the table's blocking check `contract` and the run; nothing was committed then.
 
     Args:
-        contract: the table; name, group, description and columns follow from it.
+        contracts: the tables that the step writes.
         deps: the assets that it reads.
-        partitions: its days, or None.
-        checks: checks that the function's outcome reports; the contract's own is added.
+        partitions: its days, or None. A range of days is one run.
+        checks: checks that the outcomes report; each table's `contract` check is added.
         kinds: shown beside "delta" in the UI.
-        doc: how the table is made, below its one-line description.
-        op_tags: resources and the like.
-        automation: when it is made again by itself.
+        name: name of the step, by default that of its first table.
     """
 
-    def decorate(step: Callable[[dg.AssetExecutionContext, Workspace], Outcome]) -> dg.AssetsDefinition:
-        key = key_of(contract.name)
-        enforced = dg.AssetCheckSpec(CONTRACT_CHECK, asset=key, blocking=True, description="Columns, types, ranges and keys are as the contract says.")
+    def decorate(step: Step) -> dg.AssetsDefinition:
+        doc = " ".join((step.__doc__ or "").split())
+        pool = name or contracts[0].name.replace("/", "_")
 
-        @dg.asset(
-            key=key,
-            group_name=contract.layer(),
-            description=f"{contract.description()}\n\n{doc or (step.__doc__ or '')}".strip(),
-            kinds={"delta", *kinds},
-            owners=[OWNER],
-            deps=list(deps),
-            partitions_def=partitions,
+        @dg.multi_asset(
+            name=pool,
+            specs=[spec_of(c, doc=doc, kinds=kinds, deps=list(deps), partitions_def=partitions) for c in contracts],
+            check_specs=[*(_contract_check(c) for c in contracts), *checks],
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
-            check_specs=[enforced, *(c._replace(asset_key=key) if hasattr(c, "_replace") else c for c in checks)],
-            code_version=CODE_VERSION,
-            pool=contract.name.replace("/", "_"),
-            op_tags=op_tags or {},
-            automation_condition=automation,
-            metadata={"dagster/column_schema": column_schema(contract), "dagster/table_name": contract.name.replace("/", "."), "dagster/storage_kind": "delta"},
+            pool=pool,
         )
-        @functools.wraps(step)
         def body(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator[Any]:
             at_work = workspace.open(context.run_id)
             try:
-                outcome = step(context, at_work)
+                outcomes = step(context, at_work)
             except ContractError as error:
-                yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, passed=False, description=str(error))
+                broken = next((c for c in contracts if str(error).startswith(c.name)), contracts[0])
+                yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(broken.name), passed=False, description=str(error))
                 raise dg.Failure(str(error), allow_retries=False) from None
             except GridlakeError as error:
                 raise dg.Failure(str(error), allow_retries=False) from None
-            yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, passed=True)
-            yield from outcome.checks
-            yield dg.MaterializeResult(metadata=_metadata(at_work, contract, outcome.commit) | outcome.metadata)
+            at_work.publish()
+            for contract in contracts:
+                outcome = outcomes[contract.name]
+                yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(contract.name), passed=True)
+                yield from outcome.checks
+                yield dg.MaterializeResult(key_of(contract.name), metadata=_metadata(at_work, contract, outcome.commit) | outcome.metadata)
 
         return body
 
     return decorate
 
 
-def _metadata(workspace: Workspace, contract: type[Table], commit: Commit | None) -> dict[str, Any]:
-    table = workspace.table(contract.name)
-    told: dict[str, Any] = {
-        "dagster/uri": table.uri,
-        "dagster/table_name": contract.name.replace("/", "."),
-        "dagster/column_schema": column_schema(contract),
-    }
-    if commit:
-        told |= {"dagster/partition_row_count" if contract.partitioned_by else "dagster/row_count": commit.rows}
-        told |= {"rows": commit.rows, "bytes": commit.bytes, "delta_version": commit.version}
-        if commit.first is not None:
-            told |= {"first_interval_utc": f"{commit.first:%Y-%m-%d %H:%M}", "last_interval_utc": f"{commit.last:%Y-%m-%d %H:%M}"}
-    return told
+def check_result(table: str, name: str, passed: bool, description: str, *, blocking: bool = False, **metadata: Any) -> dg.AssetCheckResult:
+    """Result of a check; one that does not block only warns."""
+    severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(check_name=name, asset_key=key_of(table), passed=passed, severity=severity, description=description, metadata=metadata)
+
+
+def check_spec(table: str, name: str, description: str, *, blocking: bool = False) -> dg.AssetCheckSpec:
+    """A check that a table's step reports itself."""
+    return dg.AssetCheckSpec(name, asset=key_of(table), description=description, blocking=blocking)
 
 
 def picture(png: bytes) -> dg.MarkdownMetadataValue:
@@ -137,6 +142,28 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _contract_check(contract: type[Table]) -> dg.AssetCheckSpec:
+    return check_spec(contract.name, CONTRACT_CHECK, "Columns, types and ranges are as the contract says; else nothing is committed.", blocking=True)
+
+
+def _metadata(workspace: Workspace, contract: type[Table], commit: Commit | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "dagster/uri": workspace.table(contract.name).uri,
+        "dagster/table_name": _sql_name(contract),
+        "dagster/column_schema": column_schema(contract),
+    }
+    if commit:
+        told["dagster/partition_row_count" if contract.partitioned_by else "dagster/row_count"] = commit.rows
+        told |= {"rows": commit.rows, "bytes": commit.bytes, "delta_version": commit.version}
+        if commit.first is not None:
+            told |= {"first_interval_utc": f"{commit.first:%Y-%m-%d %H:%M}", "last_interval_utc": f"{commit.last:%Y-%m-%d %H:%M}"}
+    return told
+
+
+def _sql_name(contract: type[Table]) -> str:
+    return contract.name.replace("/", ".")
 
 
 def _tag(unit: str) -> str:

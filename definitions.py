@@ -1,0 +1,57 @@
+"""The one place where assets, jobs, sensors and resources meet; `workspace.yaml` loads it.
+
+The site is that of GRIDLAKE_HOME, else of the current folder, else the shipped sample, so that the graph can always be seen.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from assets.cleaned import cleaned_assets, ledgers
+from assets.dispatch import dispatch_assets
+from assets.features import feature_assets
+from assets.forecasts import forecast_assets
+from assets.models import model_assets
+from assets.raw import landing_assets, raw_assets
+from jobs import site_jobs
+from lakehouse.site import HOME_VARIABLE, SITE_FILE, Site, load_site, parse_site
+from resources import WorkspaceResource
+from sensors import site_sensors
+
+SAMPLE = Path(__file__).resolve().parent / "examples" / "sites" / "sample.yaml"
+SAMPLE_HISTORY = timedelta(days=150)
+
+
+def build_definitions(site: Site) -> dg.Definitions:
+    """All of a site's definitions."""
+    return dg.Definitions(
+        assets=[
+            *landing_assets(site),
+            *raw_assets(site),
+            *cleaned_assets(site),
+            *ledgers(site),
+            *feature_assets(site),
+            *model_assets(site),
+            *forecast_assets(site),
+            *dispatch_assets(site),
+        ],
+        jobs=site_jobs(site),
+        sensors=site_sensors(site),
+        resources={"workspace": WorkspaceResource(home=str(site.home))},
+        executor=dg.in_process_executor,
+    )
+
+
+def site_of_environment() -> Site:
+    """The site that this process is for."""
+    if os.environ.get(HOME_VARIABLE) or (Path.cwd() / SITE_FILE).is_file():
+        return load_site()
+    sample = parse_site(SAMPLE.read_text(encoding="utf-8"), Path(__file__).resolve().parent / "site" / SITE_FILE)
+    return sample.model_copy(update={"first_day": date.today() - SAMPLE_HISTORY})
+
+
+defs = build_definitions(site_of_environment())

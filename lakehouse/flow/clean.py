@@ -1,0 +1,195 @@
+"""raw → cleaned: which readings and values are trusted, and where every delivered row went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import duckdb
+
+from lakehouse.contracts.cleaned import FleetUnits
+from lakehouse.flow.tables import SERIES_TABLES, feeds_into
+from lakehouse.flow.workspace import Workspace
+from lakehouse.storage.engine import register, select_files
+from lakehouse.storage.lake import Commit
+
+LOAD_MINUTES = 60
+
+
+@dataclass
+class Fate:
+    """Where the rows of some days went."""
+
+    commits: dict[str, Commit] = field(default_factory=dict)
+    delivered: int = 0
+    quarantined: int = 0
+    estimated: int = 0
+    is_conserved: bool = True
+    refused_by_rule: dict[str, int] = field(default_factory=dict)
+
+
+def clean_series_days(workspace: Workspace, first: date, last: date) -> Fate:
+    """Cleans the site's series feeds for a span of days into their tables.
+
+    Args:
+        workspace: the site at work.
+        first: first UTC day of the intervals.
+        last: last UTC day, included.
+    """
+    from lakehouse.series.clean import CONTEXT_DAYS_AFTER, CONTEXT_DAYS_BEFORE, clean_series
+
+    feeds = list(workspace.site.feeds_of("series"))
+    fate = Fate()
+    with workspace.engine() as engine:
+        context = (first - timedelta(days=CONTEXT_DAYS_BEFORE), last + timedelta(days=CONTEXT_DAYS_AFTER))
+        _gather(workspace, engine, "delivered", feeds, context)
+        cleaned = clean_series(engine, "delivered", currency=workspace.site.currency, days=(first, last))
+        inputs = [f"raw/{feed}" for feed in feeds]
+        for table in series_tables(workspace):
+            fate.commits[table] = workspace.replace(table, cleaned.trusted[table], where={"date": (first, last)}, inputs=inputs)
+        _account(workspace, engine, fate, feeds, cleaned.quarantined, cleaned.conservation, first, last)
+    return fate
+
+
+def series_tables(workspace: Workspace) -> list[str]:
+    """Cleaned tables that this site's series feeds fill."""
+    return [f"cleaned/{table}" for table in SERIES_TABLES if feeds_into(workspace.site, table)]
+
+
+def clean_meters(workspace: Workspace) -> Commit:
+    """The meter registry as of its newest delivery, with the meters that deliver and are in no registry."""
+    from lakehouse.metering.registry import meters_from
+
+    with workspace.engine() as engine:
+        registries = list(workspace.site.feeds_of("meters"))
+        registry = _gather(workspace, engine, "registry", registries, None) if registries else None
+        readings = _gather(workspace, engine, "readings", list(workspace.site.feeds_of("readings")), None)
+        return workspace.replace("cleaned/meters", meters_from(engine, registry, readings), inputs=[f"raw/{f}" for f in registries])
+
+
+def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
+    """Validates, estimates and edits the readings of a span of days.
+
+    Args:
+        workspace: the site at work.
+        first: first UTC day of the intervals.
+        last: last UTC day, included.
+    """
+    from lakehouse.metering.rules import VeeRules
+    from lakehouse.metering.vee import validate_estimate_edit
+
+    site = workspace.site
+    rules = VeeRules.from_site(site.metering.rules, site.metering.longest_gap_days)
+    feeds = list(site.feeds_of("readings"))
+    fate = Fate()
+    past = (first - timedelta(days=max(rules.history_days, rules.profile_days) + 1), first - timedelta(days=1))
+    with workspace.engine() as engine:
+        _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)))
+        meters = register(engine, workspace.table("cleaned/meters"))
+        history = register(engine, workspace.table("cleaned/meter_readings"), only={"date": past})
+        vee = validate_estimate_edit(
+            engine,
+            "delivered",
+            days=[first + timedelta(days=n) for n in range((last - first).days + 1)],
+            meters=meters,
+            history=history,
+            rules=rules,
+            time_zone=site.time_zone,
+            today=site.today(),
+        )
+        inputs = [*(f"raw/{feed}" for feed in feeds), "cleaned/meters"]
+        span = {"date": (first, last)}
+        for table, rows in (("cleaned/meter_readings", vee.trusted), ("quality/vee_report", vee.report)):
+            fate.commits[table] = workspace.replace(table, rows, where=span, inputs=inputs)
+        _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last)
+        with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
+            counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
+            fate.estimated = reading.sql(counted).fetchall()[0][0]
+    return fate
+
+
+def sum_meters_days(workspace: Workspace, first: date, last: date) -> Commit:
+    """Sums meter readings to the load series that the site file asks for."""
+    from lakehouse.metering.aggregate import aggregate_load
+
+    with workspace.engine("cleaned/meters") as engine:
+        readings = register(engine, workspace.table("cleaned/meter_readings"), only={"date": (first, last)})
+        aggregates = [(a.series_id, a.meter_class) for a in workspace.site.metering.aggregates]
+        load = aggregate_load(engine, readings, "cleaned.meters", aggregates, LOAD_MINUTES)
+        return workspace.replace("cleaned/load", load, where={"date": (first, last)}, inputs=["cleaned/meter_readings", "cleaned/meters"])
+
+
+def clean_fleet(workspace: Workspace) -> Commit:
+    """The fleet as of its newest delivery: each unit once, with its whole set of parameters."""
+    assert workspace.site.fleet is not None
+    feed = workspace.site.fleet.feed
+    with workspace.engine() as engine:
+        raw = register(engine, workspace.table(f"raw/{feed}"))
+        kinds = ", ".join(f"'{k}'" for k in FleetUnits.columns["kind"].isin or ())
+        number = "TRY_CAST(json_extract_string(parameters, '$.{}') AS DOUBLE)"
+        rows = engine.sql(f"""
+            SELECT unit_id, kind, {number.format("minimum_mw")} AS minimum_mw,
+                   coalesce({number.format("maximum_mw")}, {number.format("discharge_mw")}, {number.format("import_limit_mw")}) AS maximum_mw,
+                   parameters, delivery_date
+            FROM {raw}
+            WHERE fault IS NULL AND kind IN ({kinds}) AND delivery_date = (SELECT max(delivery_date) FROM {raw} WHERE fault IS NULL)
+            QUALIFY row_number() OVER (PARTITION BY unit_id ORDER BY file DESC, line DESC) = 1
+        """)
+        return workspace.replace("cleaned/fleet", rows, inputs=[f"raw/{feed}"])
+
+
+def write_codes(workspace: Workspace) -> Commit:
+    """What the quality codes and rules mean, for the analyst."""
+    from lakehouse.metering.rules import codes
+
+    return workspace.replace("quality/codes", codes())
+
+
+def _gather(workspace: Workspace, engine: duckdb.DuckDBPyConnection, name: str, feeds: Sequence[str], days: tuple[date, date] | None) -> str:
+    """A view of the delivered rows of some feeds, cut to the days they are of; a row without a day is of its delivery date."""
+    parts = []
+    for feed in feeds:
+        table = workspace.table(f"raw/{feed}")
+        files = [f for f in table.files() if not days or _may_hold(f.statistics, f.partition["delivery_date"], days)]
+        parts.append(f"SELECT *, '{feed}' AS feed FROM ({select_files(table.contract, files)})")
+    where = f"WHERE coalesce(date, delivery_date) BETWEEN DATE '{days[0]}' AND DATE '{days[1]}'" if days else ""
+    engine.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) {where}")
+    return name
+
+
+def _may_hold(statistics: Mapping[str, Any], delivered: date, days: tuple[date, date]) -> bool:
+    if days[0] <= delivered <= days[1]:
+        return True  # rows without a day count for the delivery date
+    smallest, largest = statistics.get("min.date"), statistics.get("max.date")
+    return smallest is None or largest is None or (smallest <= days[1] and largest >= days[0])
+
+
+def _account(
+    workspace: Workspace,
+    engine: duckdb.DuckDBPyConnection,
+    fate: Fate,
+    feeds: Sequence[str],
+    quarantined: duckdb.DuckDBPyRelation,
+    conservation: duckdb.DuckDBPyRelation,
+    first: date,
+    last: date,
+) -> None:
+    """Writes quarantine and conservation of some feeds and days, and sums them up."""
+    where = {"feed": list(feeds), "date": (first, last)}
+    fate.commits["quality/quarantine"] = workspace.replace("quality/quarantine", quarantined, where=where)
+    fate.commits["quality/conservation"] = workspace.replace("quality/conservation", conservation, where=where)
+    register(engine, workspace.table("quality/conservation"), only={"date": (first, last)})
+    listed = ", ".join(f"'{f}'" for f in feeds)
+    rows = engine.sql(f"""
+        SELECT coalesce(sum(delivered), 0), coalesce(sum(quarantined), 0), coalesce(bool_and(is_conserved), true)
+        FROM quality.conservation WHERE feed IN ({listed}) AND date BETWEEN DATE '{first}' AND DATE '{last}'
+    """).fetchall()
+    fate.delivered, fate.quarantined, fate.is_conserved = int(rows[0][0]), int(rows[0][1]), bool(rows[0][2])
+    register(engine, workspace.table("quality/quarantine"), only={"date": (first, last)})
+    by_rule = engine.sql(f"""
+        SELECT rule, count(*) FROM quality.quarantine WHERE feed IN ({listed}) AND date BETWEEN DATE '{first}' AND DATE '{last}'
+        GROUP BY rule ORDER BY count(*) DESC
+    """).fetchall()
+    fate.refused_by_rule = dict(by_rule)

@@ -1,0 +1,250 @@
+"""Why a unit runs, or does not: the binding reasons of one interval, with their numbers, in an operator's words.
+
+Reads only the problem and the plan's tables (prices are duals with commitments fixed); nothing is solved again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from lakehouse.dispatch.fleet import DispatchProblem, ThermalUnit
+from lakehouse.dispatch.solution import DispatchSolution
+from lakehouse.errors import DispatchError
+
+NEAR_MW = 1e-3
+
+
+def explain(problem: DispatchProblem, solution: DispatchSolution, unit_id: str, interval: int | datetime) -> list[str]:
+    """The reasons for what a unit does in an interval.
+
+    Args:
+        problem: fleet and horizon.
+        solution: the plan.
+        unit_id: a thermal or renewable unit, or a storage.
+        interval: period number from 1, or a moment in UTC.
+
+    Returns:
+        Sentences; the first says what the unit does, the others why, with MW, hours and EUR.
+
+    Raises:
+        DispatchError: no such unit or interval.
+    """
+    at = problem.interval_of(interval) if isinstance(interval, datetime) else int(interval) - 1
+    if not 0 <= at < problem.horizon:
+        raise DispatchError(f"expected a period from 1 to {problem.horizon}, found {at + 1}", "Ask for an interval of the plan.")
+    for unit in problem.thermal:
+        if unit.unit_id == unit_id:
+            return _thermal(problem, solution, unit, at)
+    for renewable in problem.renewables:
+        if renewable.unit_id == unit_id:
+            return _renewable(problem, solution, unit_id, renewable.zone, renewable.cost_eur_per_mwh, at)
+    for store in problem.storages:
+        if store.storage_id == unit_id:
+            return _storage(problem, solution, unit_id, store.zone, at)
+    known = [u.unit_id for u in (*problem.thermal, *problem.renewables)] + [s.storage_id for s in problem.storages]
+    raise DispatchError(f"expected a unit of the fleet, found {unit_id}", f"Known are {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.")
+
+
+def _rows(table: pd.DataFrame, key: str, name: str) -> pd.DataFrame:
+    return table[table[key] == name].sort_values("period").reset_index(drop=True)
+
+
+def _price(problem: DispatchProblem, solution: DispatchSolution, zone: str, at: int) -> tuple[float, float]:
+    row = _rows(solution.prices, "zone", zone).iloc[at]
+    return float(row["energy_eur_per_mwh"]), float(row["reserve_eur_per_mw_h"])
+
+
+def _when(problem: DispatchProblem, at: int) -> str:
+    return f"{problem.interval_start[at]:%Y-%m-%d %H:%M} UTC (period {at + 1})"
+
+
+def _marginal(problem: DispatchProblem, unit: ThermalUnit, power: float) -> tuple[float, float]:
+    """Cost of the next MWh less and of the next MWh more, EUR/MWh; infinite where there is none."""
+    mw, eur = (np.array(axis) for axis in zip(*unit.cost_curve, strict=True))
+    co2 = unit.co2_t_per_mwh * problem.co2_price_eur_per_t
+    if len(mw) < 2:
+        return -np.inf, np.inf
+    slope = np.diff(eur) / np.diff(mw) + co2
+    lower = int(np.searchsorted(mw, power - NEAR_MW) - 1)
+    upper = int(np.searchsorted(mw, power + NEAR_MW) - 1)
+    return (slope[lower] if lower >= 0 else -np.inf), (slope[upper] if upper < len(slope) else np.inf)
+
+
+def _thermal(problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, at: int) -> list[str]:
+    rows = _rows(solution.plan, "unit_id", unit.unit_id)
+    on = rows["committed"].to_numpy() > 0
+    power, reserve = float(rows["power_mw"][at]), float(rows["reserve_mw"][at])
+    energy_price, reserve_price = _price(problem, solution, unit.zone, at)
+    if not on[at]:
+        return _why_off(problem, solution, unit, rows, at)
+    start, stop = _run(on, at)
+    hours = problem.interval_hours
+    since = f"since {_when(problem, start)}" if start > 0 or not unit.initially_on else "since before the horizon"
+    lines = [f"{unit.unit_id} runs in {_when(problem, at)} at {power:.1f} MW and holds {reserve:.1f} MW of reserve, {since}."]
+    if unit.must_run:
+        lines.append("It is a must-run unit.")
+    ran = (at - start + 1) * hours + (unit.initial_hours_in_state if start == 0 and unit.initially_on else 0.0)
+    if ran <= unit.minimum_up_hours:
+        lines.append(f"Minimum up time: {ran:g} h of at least {unit.minimum_up_hours:g} h, so it can't stop yet.")
+    lines += _why_this_output(problem, unit, rows, at, energy_price)
+    lines += _earnings(problem, solution, unit, rows, start, stop)
+    if reserve > NEAR_MW and reserve_price > 0.005:
+        lines.append(f"Reserve is short: {reserve_price:.2f} EUR per MW and hour, so its {reserve:.1f} MW of reserve are worth {reserve * reserve_price * hours:.0f} EUR here.")
+    lines += _next_dearer(problem, solution, unit, at)
+    return lines
+
+
+def _run(on: np.ndarray, at: int) -> tuple[int, int]:
+    """First and last interval of the stretch of equal state around an interval."""
+    start = stop = at
+    while start > 0 and on[start - 1] == on[at]:
+        start -= 1
+    while stop + 1 < len(on) and on[stop + 1] == on[at]:
+        stop += 1
+    return start, stop
+
+
+def _why_this_output(problem: DispatchProblem, unit: ThermalUnit, rows: pd.DataFrame, at: int, price: float) -> list[str]:
+    power, reserve = float(rows["power_mw"][at]), float(rows["reserve_mw"][at])
+    before = float(rows["power_mw"][at - 1]) if at > 0 else unit.initial_power_mw
+    was_on = bool(rows["committed"][at - 1]) if at > 0 else unit.initially_on
+    after = float(rows["power_mw"][at + 1]) if at + 1 < len(rows) else None
+    less, more = _marginal(problem, unit, power)
+    up, down = unit.ramp_up_mw_per_hour * problem.interval_hours, unit.ramp_down_mw_per_hour * problem.interval_hours
+    if power <= unit.minimum_mw + NEAR_MW:
+        return [f"It stays at its minimum of {unit.minimum_mw:.1f} MW: the next MWh would cost {more:.2f} EUR, the price is {price:.2f} EUR/MWh."]
+    if power >= unit.maximum_mw - NEAR_MW:
+        return [f"It runs at its maximum of {unit.maximum_mw:.1f} MW: its last MWh costs {less:.2f} EUR, the price is {price:.2f} EUR/MWh."]
+    if power + reserve >= unit.maximum_mw - NEAR_MW:
+        return [f"Output and reserve together reach its maximum of {unit.maximum_mw:.1f} MW."]
+    if was_on and power + reserve - before >= up - NEAR_MW:
+        return [f"Its ramp of {up:.1f} MW per interval binds: it can't rise faster from {before:.1f} MW."]
+    if was_on and before - power >= down - NEAR_MW:
+        return [f"Its ramp of {down:.1f} MW per interval binds: it can't fall faster from {before:.1f} MW."]
+    if after is not None and abs(after - power) >= min(up, down) - NEAR_MW:
+        return [f"It prepares for {after:.1f} MW in the next interval within its ramp of {up if after > power else down:.1f} MW."]
+    return [f"Its cost here is {less:.2f} EUR/MWh for the last and {more:.2f} EUR/MWh for the next MWh; the price is {price:.2f} EUR/MWh."]
+
+
+def _energy_cost(problem: DispatchProblem, unit: ThermalUnit, power: np.ndarray) -> np.ndarray:
+    mw, eur = (np.array(axis) for axis in zip(*unit.cost_curve, strict=True))
+    return np.interp(power, mw, eur) + unit.co2_t_per_mwh * problem.co2_price_eur_per_t * power
+
+
+def _earnings(problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, rows: pd.DataFrame, start: int, stop: int) -> list[str]:
+    """What the run earns at the plan's prices against what it costs: an uncovered rest is the price of not having it at all."""
+    prices = _rows(solution.prices, "zone", unit.zone)
+    span = slice(start, stop + 1)
+    power, reserve = rows["power_mw"].to_numpy()[span], rows["reserve_mw"].to_numpy()[span]
+    hours = problem.interval_hours
+    energy = float(prices["energy_eur_per_mwh"].to_numpy()[span] @ power) * hours
+    held = float(prices["reserve_eur_per_mw_h"].to_numpy()[span] @ reserve) * hours
+    running = float(_energy_cost(problem, unit, power).sum()) * hours
+    start_cost, why = _start_cost(problem, unit, rows, start)
+    margin = energy + held - running - start_cost
+    sentence = (
+        f"Over its run of {(stop - start + 1) * hours:g} h in the horizon it earns {energy:,.0f} EUR with energy and {held:,.0f} EUR with reserve at the "
+        f"plan's prices, against {running:,.0f} EUR of production and {start_cost:,.0f} EUR {why}"
+    )
+    if margin >= 0:
+        return [f"{sentence}: cheaper than doing without it by {margin:,.0f} EUR."]
+    return [f"{sentence}: {-margin:,.0f} EUR stay uncovered. Commitments are whole: at these prices it is the fixed load, reserve or minimum times of the run that need it."]
+
+
+def _start_cost(problem: DispatchProblem, unit: ThermalUnit, rows: pd.DataFrame, start: int) -> tuple[float, str]:
+    if not bool(rows["started"][start]) or not unit.startup_costs:
+        return 0.0, "for a start (none in this run)" if unit.startup_costs else "for its start"
+    on = rows["committed"].to_numpy() > 0
+    before = int(np.flatnonzero(on[:start])[-1]) + 1 if on[:start].any() else None
+    hours_off = (start - before) * problem.interval_hours if before is not None else start * problem.interval_hours + unit.initial_hours_in_state
+    if before is None and unit.initially_on:
+        hours_off = start * problem.interval_hours
+    cost = unit.startup_costs[0][1]
+    for hours, price in unit.startup_costs:
+        if hours_off >= hours - 1e-9:
+            cost = price
+    return cost, f"for its start after {hours_off:g} h off"
+
+
+def _next_dearer(problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, at: int) -> list[str]:
+    """The cheapest idle unit that could have taken over this one's output, by average cost at full load, start included."""
+    table = solution.plan[(solution.plan["period"] == at + 1) & (solution.plan["unit_kind"] == "thermal")].set_index("unit_id")
+    power = float(table.at[unit.unit_id, "power_mw"])
+    own = float(_energy_cost(problem, unit, np.array([power]))[0]) / max(power, 1e-9)
+    idle = []
+    for other in problem.thermal:
+        if other.unit_id != unit.unit_id and other.zone == unit.zone and not table.at[other.unit_id, "committed"] and other.maximum_mw >= power > 0:
+            at_power = max(power, other.minimum_mw)
+            idle.append((float(_energy_cost(problem, other, np.array([at_power]))[0]) / power, other))
+    if not idle:
+        return []
+    average, other = min(idle, key=lambda pair: pair[0])
+    start = other.startup_costs[0][1] if other.startup_costs else 0.0
+    word = "cheaper than" if own <= average else "dearer in running cost than"
+    return [f"At {power:.1f} MW it costs {own:.2f} EUR/MWh on average, {word} the next idle unit, {other.unit_id}: {average:.2f} EUR/MWh plus a start from {start:,.0f} EUR."]
+
+
+def _why_off(problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, rows: pd.DataFrame, at: int) -> list[str]:
+    energy_price, reserve_price = _price(problem, solution, unit.zone, at)
+    on = rows["committed"].to_numpy() > 0
+    start, stop = _run(on, at)
+    hours = problem.interval_hours
+    lines = [f"{unit.unit_id} is off in {_when(problem, at)}."]
+    if any(begin <= problem.interval_start[at] < end for begin, end in unit.outages):
+        return [*lines, "It is on planned outage."]
+    rested = (at - start + 1) * hours + (unit.initial_hours_in_state if start == 0 and not unit.initially_on else 0.0)
+    if rested <= unit.minimum_down_hours:
+        lines.append(f"Minimum down time: {rested:g} h of at least {unit.minimum_down_hours:g} h, so it can't start yet.")
+    average = float(_energy_cost(problem, unit, np.array([unit.maximum_mw]))[0]) / max(unit.maximum_mw, 1e-9)
+    start_cost = unit.startup_costs[0][1] if unit.startup_costs else 0.0
+    lines.append(
+        f"At full load it costs {average:.2f} EUR/MWh plus at least {start_cost:,.0f} EUR for a start; the price here is {energy_price:.2f} EUR/MWh, "
+        f"reserve is worth {reserve_price:.2f} EUR per MW and hour."
+    )
+    span = slice(start, stop + 1)
+    prices = _rows(solution.prices, "zone", unit.zone)
+    margin = np.maximum(prices["energy_eur_per_mwh"].to_numpy()[span] * unit.maximum_mw - float(_energy_cost(problem, unit, np.array([unit.maximum_mw]))[0]), 0).sum() * hours
+    lines.append(f"In its {(stop - start + 1) * hours:g} h of rest it could at best have earned {margin:,.0f} EUR above its running cost, before the start.")
+    return lines
+
+
+def _renewable(problem: DispatchProblem, solution: DispatchSolution, unit_id: str, zone: str, cost: float, at: int) -> list[str]:
+    row = _rows(solution.plan, "unit_id", unit_id).iloc[at]
+    price, _ = _price(problem, solution, zone, at)
+    curtailed = float(row["available_mw"] - row["power_mw"])
+    lines = [f"{unit_id} feeds in {row['power_mw']:.1f} of {row['available_mw']:.1f} MW available in {_when(problem, at)}."]
+    if curtailed > NEAR_MW:
+        lines.append(f"{curtailed:.1f} MW are curtailed: the price is {price:.2f} EUR/MWh, its own cost {cost:.2f} EUR/MWh; minimum outputs, ramps or lines leave no room.")
+    else:
+        lines.append(f"All of it is used: its own cost is {cost:.2f} EUR/MWh, the price {price:.2f} EUR/MWh.")
+    return lines
+
+
+def _storage(problem: DispatchProblem, solution: DispatchSolution, storage_id: str, zone: str, at: int) -> list[str]:
+    rows = _rows(solution.storage, "storage_id", storage_id)
+    row = rows.iloc[at]
+    price, reserve_price = _price(problem, solution, zone, at)
+    store = next(s for s in problem.storages if s.storage_id == storage_id)
+    prices = _rows(solution.prices, "zone", zone)["energy_eur_per_mwh"].to_numpy()
+    lines = [
+        f"{storage_id} in {_when(problem, at)}: charges {row['charge_mw']:.1f} MW, discharges {row['discharge_mw']:.1f} MW, "
+        f"ends at {row['state_of_charge_mwh']:.1f} of {store.energy_mwh:.1f} MWh, holds {row['reserve_mw']:.1f} MW of reserve."
+    ]
+    losses = store.charge_efficiency * store.discharge_efficiency
+    charging, discharging = rows["charge_mw"].to_numpy(), rows["discharge_mw"].to_numpy()
+    if charging.sum() > NEAR_MW and discharging.sum() > NEAR_MW:
+        paid, got = float(prices @ charging / charging.sum()), float(prices @ discharging / discharging.sum())
+        lines.append(
+            f"Over the horizon it buys at {paid:.2f} and sells at {got:.2f} EUR/MWh on average; a full turn pays from a ratio of {1 / losses:.2f} "
+            f"plus {store.wear_eur_per_mwh * (1 + 1 / losses):.2f} EUR/MWh of wear."
+        )
+    lines.append(f"The price here is {price:.2f} EUR/MWh, reserve is worth {reserve_price:.2f} EUR per MW and hour.")
+    for word, limit, level in (("full", store.energy_mwh, row["state_of_charge_mwh"]), ("at its minimum", store.minimum_mwh, row["state_of_charge_mwh"])):
+        if abs(level - limit) < NEAR_MW:
+            lines.append(f"It is {word} at the end of the interval.")
+    if store.final_mwh is not None:
+        lines.append(f"It must hold at least {store.final_mwh:.1f} MWh at the end of the horizon.")
+    return lines

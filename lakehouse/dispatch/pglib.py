@@ -1,0 +1,157 @@
+"""The pglib-uc exchange format (https://github.com/power-grid-lib/pglib-uc): instances in, plans in and out.
+
+Only the format lives here; what an instance means to the optimiser is an ordinary `DispatchProblem`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lakehouse.dispatch.checker import CheckReport, check_plan
+from lakehouse.dispatch.fleet import DispatchProblem, Penalties, Renewable, ThermalUnit, utc_intervals
+from lakehouse.dispatch.solution import DispatchSolution
+from lakehouse.dispatch.solver import solve, summary_line
+from lakehouse.errors import DispatchError
+
+PLAN_COLUMNS = ["unit_id", "period", "committed", "started", "stopped", "power_mw", "reserve_mw"]
+# An instance has no dates of its own; its period 1 is shown as this hour.
+FIRST_PERIOD = datetime(2020, 1, 1, tzinfo=UTC)
+PENALTIES = Penalties(
+    unserved_eur_per_mwh=100_000.0,
+    surplus_eur_per_mwh=100_000.0,
+    reserve_shortfall_eur_per_mwh=50_000.0,
+    last_resort=True,
+)
+
+
+def read_instance(path: Path | str) -> DispatchProblem:
+    """Reads a pglib-uc instance.
+
+    Args:
+        path: the JSON file; hourly periods, powers in MW, costs in the instance's currency (shown as EUR).
+
+    Returns:
+        The problem. Balance and reserve are hard in pglib-uc: shortfalls are a last resort and show up as violations.
+
+    Raises:
+        DispatchError: the file can't be read or contradicts itself.
+    """
+    path = Path(path)
+    try:
+        instance = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DispatchError(f"expected a unit-commitment instance at {path}, found no such file", "Check the path.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DispatchError(f"{path}: expected JSON in the pglib-uc format, found text that can't be read ({error})", "Check the file.") from None
+    try:
+        return problem_from(instance)
+    except KeyError as missing:
+        raise DispatchError(f"{path}: expected the entry {missing} of the pglib-uc format, found none", "Complete the instance.") from None
+    except (TypeError, AttributeError) as error:
+        raise DispatchError(f"{path}: expected the pglib-uc format, found something else ({error})", "Check the file.") from None
+
+
+def problem_from(instance: dict[str, Any]) -> DispatchProblem:
+    """A parsed pglib-uc instance as a problem; see `read_instance`."""
+    periods = int(instance["time_periods"])
+    return DispatchProblem(
+        interval_start=utc_intervals(FIRST_PERIOD, periods, 1.0),
+        interval_hours=1.0,
+        demand_mw=instance["demand"],
+        reserve_mw=instance.get("reserves", 0.0),
+        thermal=[_thermal(unit_id, unit) for unit_id, unit in instance["thermal_generators"].items()],
+        renewables=[
+            Renewable(unit_id, maximum_mw=unit["power_output_maximum"], minimum_mw=unit["power_output_minimum"])
+            for unit_id, unit in instance.get("renewable_generators", {}).items()
+        ],
+        penalties=PENALTIES,
+    )
+
+
+def _thermal(unit_id: str, unit: dict[str, Any]) -> ThermalUnit:
+    is_on = bool(unit["unit_on_t0"])
+    hours_on, hours_off = unit["time_up_t0"], unit["time_down_t0"]
+    if (hours_on > 0) == (hours_off > 0) or (hours_on > 0) != is_on:
+        raise DispatchError(
+            f"unit {unit_id}: initial state contradicts itself: unit_on_t0 = {int(is_on)}, but on for {hours_on} h and off for {hours_off} h",
+            "Give the hours of the state it is in, and 0 for the other.",
+        )
+    return ThermalUnit(
+        unit_id=unit_id,
+        minimum_mw=float(unit["power_output_minimum"]),
+        maximum_mw=float(unit["power_output_maximum"]),
+        cost_curve=tuple((float(point["mw"]), float(point["cost"])) for point in unit["piecewise_production"]),
+        startup_costs=tuple((float(step["lag"]), float(step["cost"])) for step in unit["startup"]),
+        ramp_up_mw_per_hour=float(unit["ramp_up_limit"]),
+        ramp_down_mw_per_hour=float(unit["ramp_down_limit"]),
+        startup_limit_mw=float(unit["ramp_startup_limit"]),
+        shutdown_limit_mw=float(unit["ramp_shutdown_limit"]),
+        minimum_up_hours=float(unit["time_up_minimum"]),
+        minimum_down_hours=float(unit["time_down_minimum"]),
+        must_run=bool(unit["must_run"]),
+        initially_on=is_on,
+        initial_power_mw=float(unit["power_output_t0"]),
+        initial_hours_in_state=float(hours_on if is_on else hours_off),
+    )
+
+
+def plan_table(solution: DispatchSolution) -> pd.DataFrame:
+    """A plan with the columns other tools expect: `PLAN_COLUMNS`, thermal and renewable units, periods from 1."""
+    return solution.plan[PLAN_COLUMNS].reset_index(drop=True)
+
+
+def solve_instance(path: Path | str, out: Path | str | None, gap: float = 0.001, time_limit: float = 60.0, threads: int = 2) -> dict[str, Any]:
+    """Solves an instance file and writes the plan.
+
+    Args:
+        path: pglib-uc JSON file.
+        out: where the plan goes, .parquet or .csv; None writes nothing.
+        gap: relative gap that is good enough.
+        time_limit: wall time in seconds, reading and building included.
+        threads: 2 for both searches, 1 for the bound's alone.
+
+    Returns:
+        objective, bound, gap, build_seconds, solve_seconds, peak_mb, status, and `violations` as a list of sentences.
+    """
+    begun = time.perf_counter()
+    problem = read_instance(path)
+    solution = solve(problem, gap=gap, time_limit_seconds=max(1.0, time_limit - (time.perf_counter() - begun)), threads=threads)
+    if out is not None:
+        _write_plan(plan_table(solution), Path(out))
+    unmet = [f"{row.kind}, {row.where}, period {row.period}: {row.amount:.3f} {row.unit} ({row.reason})" for row in solution.violations.itertuples()]
+    return {**summary_line(solution), "violations": unmet}
+
+
+def check_instance(path: Path | str, plan_path: Path | str) -> CheckReport:
+    """Checks a plan file, from whatever tool, against an instance file.
+
+    In pglib-uc balance and reserve are hard: any shortfall is a breach.
+    """
+    return check_plan(read_instance(path), _read_plan(Path(plan_path)))
+
+
+def _write_plan(plan: pd.DataFrame, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".csv":
+        plan.to_csv(out, index=False)
+    else:
+        plan.to_parquet(out, index=False)
+
+
+def _read_plan(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise DispatchError(f"expected a plan at {path}, found no such file", "Write one with: gridlake dispatch solve INSTANCE.json --out PLAN.parquet")
+    try:
+        plan = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DispatchError(f"{path}: expected a plan as Parquet or CSV, found something else ({error})", "Check the file.") from None
+    missing = [column for column in PLAN_COLUMNS if column not in plan.columns]
+    if missing:
+        raise DispatchError(f"{path}: expected the columns {', '.join(PLAN_COLUMNS)}, found no {', '.join(missing)}", "Complete the plan.")
+    return plan

@@ -1,0 +1,518 @@
+"""Two searches on two cores: HiGHS proves a bound while a neighbourhood search improves the plan, each telling the other.
+
+Each search is a process of its own (`python -m lakehouse.dispatch.search`), fed through its standard input and gone as soon as that
+closes: nothing outlives the process that asked. `race` starts, feeds and stops them; `main` is what they run. What is being solved is a
+`SparseProgram`; the meaning of its columns lives in `formulation`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
+
+SLACK_TOLERANCE = 1e-5
+INTEGER_LIMIT_IN_PROCESS = 1_500
+PROVE, IMPROVE = "prove", "improve"
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a search needs to know.
+
+    Args:
+        program: the programme, cost in EUR.
+        commitment: columns of the commitment variables, shape (units, horizon).
+        slack: columns of the shortfalls.
+        last_resort: shortfalls are allowed only where there is no plan without them.
+        gap: relative gap that is good enough.
+        seconds: time left when the search starts.
+        start: a known plan as values of all columns (empty: none).
+    """
+
+    program: SparseProgram
+    commitment: Array
+    slack: Array
+    last_resort: bool
+    gap: float
+    seconds: float
+    start: Array
+
+
+@dataclass
+class Race:
+    """The best of both searches."""
+
+    objective: float = np.inf
+    solution: Array | None = None
+    bound: float = -np.inf
+    finished: bool = False
+    infeasible_without_slack: bool = False
+    peak_mb: float = 0.0
+    found_by: str = ""
+
+    @property
+    def gap(self) -> float:
+        """Relative distance between objective and bound; infinite while one is missing."""
+        if self.solution is None or not np.isfinite(self.bound):
+            return np.inf
+        return max(0.0, self.objective - self.bound) / max(abs(self.objective), 1e-9)
+
+
+def race(task: SearchTask, deadline: float, two_cores: bool) -> Race:
+    """Runs the searches until the gap is reached, the bound's search ends, or the deadline passes.
+
+    Args:
+        task: the problem.
+        deadline: `time.perf_counter()` at which to stop.
+        two_cores: run the neighbourhood search beside the bound.
+
+    Returns:
+        The best plan and bound found; no solution if none was found in time.
+    """
+    state = Race()
+    if len(task.start):
+        state.objective, state.solution, state.found_by = float(task.program.cost @ task.start), task.start, "start"
+    if int(task.program.is_integer.sum()) <= INTEGER_LIMIT_IN_PROCESS:
+        _prove(task, _Local(state))
+        return state
+    inbox: queue.Queue[tuple[str, str, Array]] = queue.Queue()
+    workers = [_Worker(role, task, deadline, inbox) for role in ((PROVE, IMPROVE) if two_cores else (PROVE,))]
+    alive = {worker.role for worker in workers}
+    try:
+        while not state.finished and state.gap > task.gap and alive:
+            left = deadline - time.perf_counter()
+            if left <= 0:
+                break
+            try:
+                role, kind, payload = inbox.get(timeout=min(left, 1.0))
+            except queue.Empty:
+                continue
+            if kind == "gone":
+                alive.discard(role)
+            elif state_changed(state, kind, payload, role, task):
+                for worker in workers:
+                    if worker.role != role:
+                        worker.tell("plan", np.concatenate([[state.objective], state.solution]))  # type: ignore[list-item]
+            elif kind == "hopeless":
+                for worker in workers:
+                    if worker.role != role:
+                        worker.tell("hopeless", np.zeros(0))
+    finally:
+        state.peak_mb = sum(worker.stop() for worker in workers)
+    return state
+
+
+def improves(objective: float, on: float) -> bool:
+    """True if an objective is lower by more than rounding."""
+    return not np.isfinite(on) or objective < on - 1e-8 * max(1.0, abs(on))
+
+
+def state_changed(state: Race, kind: str, payload: Array, role: str, task: SearchTask) -> bool:
+    """Takes one message into the state; True if it brought a better plan."""
+    if kind == "bound":
+        state.bound = max(state.bound, float(payload[0]))
+    elif kind == "plan" and improves(float(payload[0]), state.objective):
+        state.objective, state.solution, state.found_by = float(payload[0]), payload[1:], role
+        return True
+    elif kind == "hopeless":
+        state.infeasible_without_slack = True
+    elif kind == "finished":
+        state.finished = True
+    return False
+
+
+# ---------------------------------------------------------------------- processes and their messages
+
+
+def _write(stream: BinaryIO, kind: str, payload: Array) -> None:
+    body = np.ascontiguousarray(payload, float).tobytes()
+    stream.write(kind.ljust(12).encode() + len(body).to_bytes(8, "little") + body)
+    stream.flush()
+
+
+def _read(stream: BinaryIO) -> tuple[str, Array] | None:
+    head = stream.read(20)
+    if len(head) < 20:
+        return None
+    size = int.from_bytes(head[12:], "little")
+    body = stream.read(size)
+    return (head[:12].decode().strip(), np.frombuffer(body, float)) if len(body) == size else None
+
+
+class _Worker:
+    """A search process as seen from the one that asked for it."""
+
+    def __init__(self, role: str, task: SearchTask, deadline: float, inbox: queue.Queue[tuple[str, str, Array]]) -> None:
+        self.role = role
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lakehouse.dispatch.search", role],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        self._outbox: queue.Queue[tuple[str, Array] | None] = queue.Queue()
+        threading.Thread(target=self._send, args=(_packed(task), deadline), daemon=True).start()
+        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
+
+    def tell(self, kind: str, payload: Array) -> None:
+        """Sends a message without waiting for it to be read."""
+        self._outbox.put((kind, payload))
+
+    def _send(self, packed: bytes, deadline: float) -> None:
+        try:
+            _write(self.process.stdin, "time", np.array([deadline - time.perf_counter()]))  # type: ignore[arg-type]
+            self.process.stdin.write(len(packed).to_bytes(8, "little") + packed)  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+            while (message := self._outbox.get()) is not None:
+                _write(self.process.stdin, *message)  # type: ignore[arg-type]
+        except (BrokenPipeError, ValueError, OSError):
+            return
+
+    def _listen(self, inbox: queue.Queue[tuple[str, str, Array]]) -> None:
+        try:
+            while (message := _read(self.process.stdout)) is not None:  # type: ignore[arg-type]
+                inbox.put((self.role, *message))
+        except (ValueError, OSError):
+            pass
+        inbox.put((self.role, "gone", np.zeros(0)))
+
+    def stop(self) -> float:
+        """Ends the process at once; returns its peak memory in MB where the system tells."""
+        peak = _peak_mb_of(self.process.pid)
+        self._outbox.put(None)
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            try:
+                stream.close()  # type: ignore[union-attr]
+            except OSError:
+                pass
+        return peak
+
+
+def _peak_mb_of(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/status") as status:  # noqa: PTH123 - a kernel file
+            return next((float(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM")), 0.0)
+    except OSError:
+        return 0.0
+
+
+def _packed(task: SearchTask) -> bytes:
+    buffer = io.BytesIO()
+    program = {f.name: getattr(task.program, f.name) for f in fields(SparseProgram)}
+    np.savez(
+        buffer,
+        **program,
+        commitment=task.commitment,
+        slack=task.slack,
+        start=task.start,
+        numbers=np.array([task.last_resort, task.gap], float),
+    )
+    return buffer.getvalue()
+
+
+def _unpacked(packed: bytes, seconds: float) -> SearchTask:
+    with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
+        program = SparseProgram(**{f.name: stored[f.name] for f in fields(SparseProgram)})
+        last_resort, gap = stored["numbers"]
+        return SearchTask(program, stored["commitment"], stored["slack"], bool(last_resort), float(gap), seconds, stored["start"])
+
+
+class _Local:
+    """Both ends of the conversation in one process, for small problems."""
+
+    def __init__(self, state: Race) -> None:
+        self.state = state
+
+    def say(self, kind: str, payload: Array | list[float]) -> None:
+        state_changed(self.state, kind, np.asarray(payload, float), PROVE, None)  # type: ignore[arg-type]
+
+    def heard_plan(self) -> Array | None:
+        return None
+
+
+class _Remote:
+    """The search process's end of the conversation; leaves the process when the other end closes."""
+
+    def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
+        self._stdin, self._stdout = stdin, stdout
+        self._lock = threading.Lock()
+        self._plan: Array | None = None
+        self.hopeless = False
+
+    def listen(self) -> None:
+        """Starts to hear the other end."""
+        threading.Thread(target=self._hear, daemon=True).start()
+
+    def _hear(self) -> None:
+        while (message := _read(self._stdin)) is not None:
+            if message[0] == "plan":
+                with self._lock:
+                    self._plan = message[1]
+            elif message[0] == "hopeless":
+                self.hopeless = True
+        os._exit(0)  # the asker is gone or done: no orphan may go on searching
+
+    def say(self, kind: str, payload: Array | list[float]) -> None:
+        """Sends a message to the asker."""
+        _write(self._stdout, kind, np.asarray(payload, float))
+
+    def heard_plan(self) -> Array | None:
+        """The newest plan of the other search as [objective, values...], once."""
+        with self._lock:
+            plan, self._plan = self._plan, None
+            return plan
+
+
+def main(role: str) -> None:
+    """Runs one search, fed by standard input, until it ends or the input closes."""
+    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the messages
+    first = _read(stdin)
+    if first is None:
+        return
+    begun = time.perf_counter()
+    size = int.from_bytes(stdin.read(8), "little")
+    task = _unpacked(stdin.read(size), float(first[1][0]) - (time.perf_counter() - begun))
+    line = _Remote(stdin, stdout)
+    line.listen()
+    (_prove if role == PROVE else _improve)(task, line)
+    os._exit(0)
+
+
+# ---------------------------------------------------------------------- the search for the bound
+
+
+def _without_slack(program: SparseProgram, slack: Array) -> SparseProgram:
+    upper = program.upper.copy()
+    upper[slack] = 0.0
+    return SparseProgram(**{**{f.name: getattr(program, f.name) for f in fields(SparseProgram)}, "upper": upper})
+
+
+def _prove(task: SearchTask, line: Any) -> None:
+    """HiGHS on the whole programme: bounds and plans as they come."""
+    begun = time.perf_counter()
+    left = lambda: task.seconds - (time.perf_counter() - begun)  # noqa: E731
+    attempts = [task.program]
+    if task.last_resort:
+        attempts.insert(0, _without_slack(task.program, task.slack))
+    for attempt, program in enumerate(attempts):
+        strict = task.last_resort and attempt == 0
+        status = _branch_and_bound(program, task, left, line, strict)
+        if status != "infeasible":
+            break
+        line.say("hopeless", [])
+    line.say("finished" if status in ("optimal", "infeasible") else "stopped", [])
+
+
+def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[], float], line: Any, strict: bool) -> str:
+    import highspy
+
+    kinds = highspy.cb.HighsCallbackType
+    highs = highs_with(program, threads=1, mip_rel_gap=task.gap, mip_abs_gap=1e-6, time_limit=max(0.1, left()))
+    if len(task.start) and not (strict and task.start[task.slack].max(initial=0.0) > SLACK_TOLERANCE):
+        _give_start(highs, task.start)
+    elif isinstance(line, _Remote):
+        highs.setOptionValue("mip_heuristic_effort", 0.02)  # the other core looks for plans
+    best_bound = -np.inf
+
+    def hear(kind: Any, message: str, out: Any, into: Any, data: Any) -> None:
+        nonlocal best_bound
+        if kind == kinds.kCallbackMipImprovingSolution:
+            line.say("plan", np.concatenate([[out.objective_function_value], np.asarray(out.mip_solution)]))
+        elif kind == kinds.kCallbackMipUserSolution:
+            plan = line.heard_plan()
+            if plan is not None and plan[0] < out.mip_primal_bound - 1e-6:
+                if not (strict and plan[1:][task.slack].max(initial=0.0) > SLACK_TOLERANCE):
+                    into.setSolution(plan[1:])
+        elif out.mip_dual_bound > best_bound and out.mip_dual_bound < 1e29:
+            best_bound = out.mip_dual_bound
+            line.say("bound", [best_bound])
+
+    highs.setCallback(hear, None)
+    for kind in (kinds.kCallbackMipImprovingSolution, kinds.kCallbackMipUserSolution, kinds.kCallbackMipInterrupt, kinds.kCallbackMipLogging):
+        highs.startCallback(kind)
+    highs.run()
+    status = highs.getModelStatus()
+    info = highs.getInfo()
+    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
+        return "infeasible"
+    if info.primal_solution_status == 2:
+        solution = np.array(highs.getSolution().col_value)
+        line.say("plan", np.concatenate([[info.objective_function_value], solution]))
+    bound = info.mip_dual_bound if program.is_integer.any() else info.objective_function_value
+    if np.isfinite(bound) and (status == highspy.HighsModelStatus.kOptimal or program.is_integer.any()):
+        line.say("bound", [bound])
+    return "optimal" if status == highspy.HighsModelStatus.kOptimal else "stopped"
+
+
+def _give_start(highs: Any, values: Array) -> None:
+    import highspy
+
+    start = highspy.HighsSolution()
+    start.col_value = list(values)
+    highs.setSolution(start)
+
+
+# ---------------------------------------------------------------------- the search for better plans
+
+
+def _improve(task: SearchTask, line: Any) -> None:
+    """Relaxation, a first plan by fixing what the relaxation agrees on, then neighbourhoods of the best plan, until stopped."""
+    search = _Neighbourhoods(task, line)
+    if search.relax():
+        search.first_plan()
+        search.improve()
+
+
+class _Neighbourhoods:
+    """Restricted programmes in which most commitments are held at a known plan.
+
+    Danna, Rothberg & Le Pape (2005) for the disagreement with the relaxation; windows in time and groups of units are the decompositions
+    a scheduler would think of. The size of each kind follows how fast its last programmes were solved.
+    """
+
+    def __init__(self, task: SearchTask, line: Any) -> None:
+        self.task, self.line = task, line
+        self.program = task.program
+        self.columns = task.commitment
+        self.units, self.horizon = task.commitment.shape
+        self.begun = time.perf_counter()
+        self.random = np.random.default_rng(1)
+        self.best, self.objective = None, np.inf
+        if len(task.start):
+            self.best, self.objective = task.start, float(self.program.cost @ task.start)
+        self.clean = False
+
+    def left(self) -> float:
+        return self.task.seconds - (time.perf_counter() - self.begun)
+
+    def relax(self) -> bool:
+        """Solves the linear relaxation; its values say which commitments are in doubt."""
+        begun = time.perf_counter()
+        highs = highs_with(self.program, threads=1, solve_relaxation=True, time_limit=max(0.1, self.left()))
+        highs.run()
+        info = highs.getInfo()
+        if info.primal_solution_status != 2:
+            return False
+        values = np.array(highs.getSolution().col_value)
+        self.relaxed = values[self.columns]
+        self.relaxation_seconds = time.perf_counter() - begun
+        if values[self.task.slack].max(initial=0.0) <= SLACK_TOLERANCE or not self.task.last_resort:
+            self.line.say("bound", [info.objective_function_value])
+        return True
+
+    def restricted(self, free: Array, held: Array, seconds: float, gap: float) -> bool:
+        """Solves with every commitment outside `free` held; True if that gave a better plan."""
+        program = self.program
+        lower, upper = program.lower.copy(), program.upper.copy()
+        columns = self.columns[~free]
+        values = np.clip(np.rint(held[~free]), lower[columns], upper[columns])
+        lower[columns] = upper[columns] = values
+        if self.task.last_resort and (self.clean and not self.line_hopeless()):
+            upper[self.task.slack] = 0.0
+        values_of = {f.name: getattr(program, f.name) for f in fields(SparseProgram)}
+        highs = highs_with(
+            SparseProgram(**{**values_of, "lower": lower, "upper": upper}),
+            threads=1,
+            mip_rel_gap=gap,
+            time_limit=max(0.1, min(seconds, self.left())),
+        )
+        if self.best is not None:
+            _give_start(highs, self.best)
+        highs.run()
+        info = highs.getInfo()
+        if info.primal_solution_status != 2 or not improves(info.objective_function_value, self.objective):
+            return False
+        self.accept(info.objective_function_value, np.array(highs.getSolution().col_value))
+        self.line.say("plan", np.concatenate([[self.objective], self.best]))
+        return True
+
+    def accept(self, objective: float, values: Array) -> None:
+        self.objective, self.best = objective, values
+        self.clean = values[self.task.slack].max(initial=0.0) <= SLACK_TOLERANCE
+
+    def line_hopeless(self) -> bool:
+        return bool(getattr(self.line, "hopeless", False))
+
+    def listen(self) -> None:
+        plan = self.line.heard_plan()
+        if plan is not None and plan[0] < self.objective:
+            self.accept(float(plan[0]), plan[1:])
+
+    def in_doubt(self, tolerance: float = 1e-4) -> Array:
+        return (self.relaxed > tolerance) & (self.relaxed < 1 - tolerance)
+
+    def first_plan(self) -> None:
+        """Frees the commitments in doubt and their neighbours in time; frees more if that is not enough."""
+        if self.best is not None:
+            return
+        patience = max(6.0, 3.0 * self.relaxation_seconds)
+        doubt = self.in_doubt()
+        self.restricted(_widened(doubt, 2), self.relaxed, patience, 2e-3)
+        if self.best is None:
+            self.restricted(np.repeat(doubt.any(axis=1)[:, None], self.horizon, 1), self.relaxed, 2 * patience, 3e-3)
+
+    def improve(self) -> None:
+        """Neighbourhoods in turn until the asker ends the process."""
+        patience = max(4.0, 2.0 * self.relaxation_seconds)
+        share = {"window": min(1.0, 12 / self.horizon), "units": 0.2, "disagreement": 0.05}
+        turn = 0
+        while self.left() > 1.0:
+            self.listen()
+            if self.best is None:
+                time.sleep(0.2)
+                self.first_plan()
+                continue
+            kind = ("disagreement", "window", "units")[turn % 3]
+            turn += 1
+            begun = time.perf_counter()
+            self.restricted(self.neighbourhood(kind, share[kind]), self.best[self.columns], 2.5 * patience, 1e-4)
+            took = time.perf_counter() - begun
+            if kind == "disagreement":
+                share[kind] = 0.05 if turn % 2 else 0.3
+            elif took < 0.5 * patience:
+                share[kind] = min(1.0, share[kind] * 1.25)
+            elif took > 1.5 * patience:
+                share[kind] = max(0.03, share[kind] * 0.75)
+
+    def neighbourhood(self, kind: str, share: float) -> Array:
+        """Which commitments to free, shape (units, horizon)."""
+        free = np.zeros((self.units, self.horizon), bool)
+        plan = self.best[self.columns]  # type: ignore[index]
+        if kind == "disagreement":
+            return _widened(np.abs(self.relaxed - plan) > share, 1)
+        if kind == "window":
+            width = max(2, round(share * self.horizon))
+            start = int(self.random.integers(-width // 2, max(1, self.horizon - width // 2)))
+            free[:, max(0, start) : start + width] = True
+        else:
+            free[self.random.choice(self.units, max(2, round(share * self.units)), replace=False)] = True
+        return free
+
+
+def _widened(mask: Array, intervals: int) -> Array:
+    wide = mask.copy()
+    for k in range(1, intervals + 1):
+        wide[:, k:] |= mask[:, :-k]
+        wide[:, :-k] |= mask[:, k:]
+    return wide
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -87,7 +87,8 @@ class Violations(Planned):
     kind: Text = column("unserved energy, reserve shortfall, …")
     where: Text = column("The zone or unit.")
     interval_start: Instant = column("Start of the interval.", unit="UTC")
-    amount_mw: Float64 = column("By how much.", unit="MW")
+    amount: Float64 = column("By how much, in `unit`.")
+    unit: Text = column("Unit of `amount`: MW or MWh.")
     cost_eur: Float64 = column("What it costs at its penalty price.", unit="EUR")
     explanation: Text = column("Why, in a sentence.", nullable=True)
 

@@ -8,11 +8,10 @@ yesterday's folder.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ READINGS_HEADER = b"meter_id,register,interval_start,interval_minutes,energy_kwh
 SERIES_HEADER = "series_id,quantity,interval_start,interval_minutes,value,is_forecast\n"
 METERS_HEADER = "meter_id,meter_class,interval_minutes,rated_kw,registers,first_date,last_date\n"
 _TRUTH_ROWS = 1_000_000
+_WEB_PAGE = b"<!DOCTYPE html>\n<html><head><title>503 Service Unavailable</title></head>\n<body>Under maintenance.</body></html>\n"
 _BAD_NUMBERS = ("n/a", "ERROR 17", "--", "#VALUE!", "low battery")
 
 
@@ -150,8 +150,7 @@ def deliveries(utility: Utility, morning: date) -> Iterator[DeliveredFile]:
     else:
         since = local_seconds(utility.time_zone, yesterday, 0 if yesterday == first else TELEMETRY_UNTIL_HOUR)
         hours = (local_seconds(utility.time_zone, morning, TELEMETRY_UNTIL_HOUR) - since) // 3600
-        observed = {(s, q): v for (s, q), v in weather.observed(utility, since, hours).items()}
-        yield DeliveredFile(WEATHER, morning, f"weather-{morning}.csv", _series_csv(since, observed))
+        yield DeliveredFile(WEATHER, morning, f"weather-{morning}.csv", _series_csv(since, weather.observed(utility, since, hours)))
         generated = {(plant, "generation_mw"): v for plant, v in plants.generation_mw(utility, since, hours).items()}
         yield DeliveredFile(GENERATION, morning, f"generation-{morning}.csv", _series_csv(since, generated))
     price = {(plants.DAY_AHEAD, "price_eur_per_mwh"): plants.day_ahead_price_eur_per_mwh(utility, morning)}
@@ -168,8 +167,7 @@ def _forecast_file(utility: Utility, target: date, delivered: date) -> Delivered
 
 
 def _reading_files(utility: Utility, route: Route, morning: date) -> Iterator[DeliveredFile]:
-    longest = max(dirt.LONGEST_LATENESS_DAYS, dirt.LONGEST_CORRECTION_DAYS, dirt.LONGEST_RESEND_DAYS)
-    for late in range(longest + 1):
+    for late in range(dirt.LONGEST_LATENESS_DAYS + 1):
         day = morning - timedelta(days=1 + late)
         if day < utility.first_day:
             return
@@ -192,8 +190,7 @@ def _first_file(utility: Utility, route: Route, day: date) -> bytes:
         return b""
     if plan.kind == "not_csv":
         rng = utility.stream("not csv", route.number, day.toordinal())
-        page = b"<!DOCTYPE html>\n<html><head><title>503 Service Unavailable</title></head>\n<body>The head-end is being serviced.</body></html>\n"
-        return page if plan.share < 0.5 else bytes(rng.integers(0, 256, 20_000, np.uint8))
+        return _WEB_PAGE if plan.share < 0.5 else bytes(rng.integers(0, 256, 20_000, np.uint8))
     rows = dirt.delivered_rows(utility, route, day)
     content = _readings_csv(rows)
     return content[: _cut(content, plan)] if plan.kind == "truncated_file" else content
@@ -267,8 +264,9 @@ def _meters_csv(utility: Utility) -> bytes:
         installed = rng.integers(date(2012, 1, 1).toordinal(), date(2020, 1, 1).toordinal(), len(route))
         registers = ",".join(route.registers)
         registers = f'"{registers}"' if "," in registers else registers
-        for meter_id, minutes, rated, number in zip(route.meter_ids, route.interval_minutes, rated_kw(utility, route), installed, strict=True):
-            lines.append(f"{meter_id},{route.meter_class},{minutes},{rated:g},{registers},{date.fromordinal(int(number))},")
+        rated = rated_kw(utility, route)
+        for meter_id, minutes, kw, number in zip(route.meter_ids, route.interval_minutes, rated, installed, strict=True):
+            lines.append(f"{meter_id},{route.meter_class},{minutes},{kw:g},{registers},{date.fromordinal(int(number))},")
     return (METERS_HEADER + "\n".join(lines) + "\n").encode()
 
 
@@ -277,8 +275,7 @@ def _write(out: Path, file: DeliveredFile) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")  # hidden until whole: landing never shows half a file
     unfinished.write_bytes(file.content)
-    os.replace(unfinished, path)
-    return path
+    return unfinished.replace(path)
 
 
 class _Truth:
@@ -301,7 +298,13 @@ class _Truth:
         self._instant = pa.timestamp("us", tz="UTC")
         word = pa.dictionary(pa.int32(), pa.string())
         self._reading_schema = pa.schema(
-            {"meter_id": word, "register": word, "interval_start": self._instant, "interval_minutes": pa.int32(), "energy_kwh": pa.float64()}
+            {
+                "meter_id": word,
+                "register": word,
+                "interval_start": self._instant,
+                "interval_minutes": pa.int32(),
+                "energy_kwh": pa.float64(),
+            }
         )
         self._fault_schema = pa.schema(
             {
@@ -341,11 +344,13 @@ class _Truth:
             energy = true_energy_kwh(self.utility, route, day)
             sign = np.where(rows.register == 0, 1.0, -1.0)
             load_kwh += np.bincount(rows.start_s // 3600, sign * energy, len(load_kwh))
+            who = pa.array((rows.meter + self._first_id[route.number]).astype(np.int32))
+            register = pa.array(rows.register.astype(np.int32))
             self._waiting.append(
                 pa.table(
                     {
-                        "meter_id": pa.DictionaryArray.from_arrays(pa.array((rows.meter + self._first_id[route.number]).astype(np.int32)), self._ids),
-                        "register": pa.DictionaryArray.from_arrays(pa.array(rows.register.astype(np.int32)), pa.array(REGISTERS)),
+                        "meter_id": pa.DictionaryArray.from_arrays(who, self._ids),
+                        "register": pa.DictionaryArray.from_arrays(register, pa.array(REGISTERS)),
                         "interval_start": pa.array((local.start_s + rows.start_s) * 1_000_000).cast(self._instant),
                         "interval_minutes": pa.array(rows.minutes.astype(np.int32)),
                         "energy_kwh": energy,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lakehouse.simulation.meters import REGISTERS, Route, layout, rated_kw, routes, true_energy_kwh, usual_peak_kw
+from lakehouse.simulation.meters import Route, layout, rated_kw, routes, true_energy_kwh, usual_peak_kw
 from lakehouse.simulation.utility import Utility, local_day, random_stream
 
 READING_FAULTS: dict[str, tuple[float, str]] = {
@@ -21,7 +21,10 @@ READING_FAULTS: dict[str, tuple[float, str]] = {
     "missing_hours": (0.0020, "two to twelve hours were not delivered"),
     "missing_days": (0.0006, "one to five whole local days were not delivered; the rate is that of its start"),
     "exact_duplicate": (0.0020, "a run of rows is delivered twice in the same file, word for word"),
-    "conflicting_duplicate": (0.0020, "an interval is delivered twice with different values: the right one is the later line or the better quality"),
+    "conflicting_duplicate": (
+        0.0020,
+        "intervals delivered twice with different values; right is the later line or the better quality",
+    ),
     "negative": (0.0015, "one to four values with a minus sign on the import register"),
     "spike": (0.0030, "one value 8 to 50 times too large, within the connection's rating"),
     "stuck": (0.0015, "a run of 12 to 40 equal values, not zero; its first value is right"),
@@ -49,9 +52,8 @@ FILE_FAULTS: dict[str, tuple[int, str]] = {
 """Faults of a file: how many days on average lie between two of them at dirt 1, and what they are."""
 
 KINDS = (*READING_FAULTS, *FILE_FAULTS)
-LONGEST_LATENESS_DAYS = 9
-LONGEST_CORRECTION_DAYS = 12
-LONGEST_RESEND_DAYS = 3
+_LONGEST_LATENESS = {"late_file": 9, "corrected_file": 12, "empty_file": 3, "not_csv": 3}
+LONGEST_LATENESS_DAYS = max(_LONGEST_LATENESS.values())
 _LONGEST_DAYS = {"missing_days": 5, "dead_register": 3}
 _CLOCK_CHANGE_FACTOR = 30.0  # a clock that was not changed is a fault of the days around the change
 _NAMES = tuple(READING_FAULTS)
@@ -118,7 +120,8 @@ class Rows:
         added = np.arange(len(self), len(self) + len(like))
         for name in ("meter", "register", "start_s", "minutes", "energy_kwh", "quality", "text"):
             old = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.broadcast_to(changed[name], len(like)).astype(old.dtype) if name in changed else old[like]]))
+            new = np.broadcast_to(changed[name], len(like)).astype(old.dtype) if name in changed else old[like]
+            setattr(self, name, np.concatenate([old, new]))
         self.place = np.concatenate([self.place, np.broadcast_to(np.asarray(after, float), len(like))])
         return added
 
@@ -159,19 +162,19 @@ def _file_plans(utility: Utility, day: date) -> dict[int, FilePlan]:
     for kind, (days_between, _) in FILE_FAULTS.items():
         period = max(1, round(days_between / utility.dirt))
         if kind == "swapped_day_month":
-            rng = utility.stream(kind, day.year, day.month)
-            eligible = [d for d in range(3, 13) if d not in (day.month, day.month + 1)]
-            strikes = rng.random() < min(1.0, 31 / period) or (period < 93 and day.month % 2 == 0)
-            if not strikes or day.day != int(rng.choice(eligible)):
+            # A local day reaches into the UTC day beside it: both must have a month of their number, and not their own.
+            eligible = [d for d in range(3, 12) if abs(d - day.month) > 1]
+            months_between, month = max(1, round(period / 30)), 12 * day.year + day.month
+            rng = utility.stream(kind, month)
+            if month % months_between or day.day != int(rng.choice(eligible)):
                 continue
-            route = min(everyone, key=lambda r: (len(r) * (r.meter_class != "industry") or 10**9, r.number))
+            route = min((r for r in everyone if r.meter_class != "industry"), key=len)
         else:
             rng = utility.stream(kind, day.toordinal() // period)
             if day.toordinal() % period != int(rng.integers(period)):
                 continue
             route = everyone[int(rng.integers(len(everyone)))]
-        lateness = {"late_file": LONGEST_LATENESS_DAYS, "corrected_file": LONGEST_CORRECTION_DAYS, "empty_file": LONGEST_RESEND_DAYS, "not_csv": LONGEST_RESEND_DAYS}
-        days = int(rng.integers(1, lateness[kind] + 1)) if kind in lateness else 0
+        days = int(rng.integers(1, _LONGEST_LATENESS[kind] + 1)) if kind in _LONGEST_LATENESS else 0
         plans.setdefault(route.number, FilePlan(kind, days, float(rng.random())))
     return plans
 

@@ -105,7 +105,8 @@ def routes(utility: Utility) -> tuple[Route, ...]:
             shares = INTERVAL_SHARE[meter_class]
             minutes = rng.choice(list(shares), size=n, p=list(shares.values()))
             registers = REGISTERS if meter_class == "pv" else REGISTERS[:1]
-            found.append(Route(len(found), f"{meter_class}-{part:02d}", meter_class, ids, minutes, registers, _CHARACTERS[meter_class](rng, n)))
+            character = _CHARACTERS[meter_class](rng, n)
+            found.append(Route(len(found), f"{meter_class}-{part:02d}", meter_class, ids, minutes, registers, character))
     return tuple(found)
 
 
@@ -117,7 +118,8 @@ def layout(route: Route, quarters: int) -> Layout:
         who = np.flatnonzero(route.interval_minutes == minutes)
         per_day = quarters * 15 // minutes
         shape = (len(who), len(route.registers), per_day)
-        meter, register, number = (x.ravel() for x in np.broadcast_arrays(who[:, None, None], np.arange(shape[1])[:, None], np.arange(per_day)))
+        axes = np.broadcast_arrays(who[:, None, None], np.arange(shape[1])[:, None], np.arange(per_day))
+        meter, register, number = (x.ravel() for x in axes)
         parts.append((meter, register, number * int(minutes) * 60, np.full(meter.size, minutes)))
         sources.append((int(minutes), who))
     meter, register, start_s, length = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -268,9 +270,10 @@ def _dwelling_kw(utility: Utility, route: Route, local: LocalDay, field: Sky, ca
     cold_k = np.clip(16.5 - field["felt_temperature_c"], 0, None)
     warm_k = np.clip(field["felt_temperature_c"] - 23.5, 0, None)
     presence = 0.45 + 0.55 * np.minimum(awake, 1.2)
-    comfort = (c["heat_kw_per_k"][:, None] * cold_k + c["cool_kw_per_k"][:, None] * warm_k) * presence * rng.uniform(0.75, 1.25, (n, local.quarters))
-    lived_in = activity + oven + comfort
-    return c["base_kw"][:, None] * rng.uniform(0.88, 1.12, (n, local.quarters)) + fridge + np.where(is_away[:, None], 0.04 * lived_in, lived_in)
+    comfort = (c["heat_kw_per_k"][:, None] * cold_k + c["cool_kw_per_k"][:, None] * warm_k) * presence
+    lived_in = activity + oven + comfort * rng.uniform(0.75, 1.25, (n, local.quarters))
+    standby = c["base_kw"][:, None] * rng.uniform(0.88, 1.12, (n, local.quarters))
+    return standby + fridge + np.where(is_away[:, None], 0.04 * lived_in, lived_in)
 
 
 def _pv_character(rng: np.random.Generator, n: int) -> Character:
@@ -297,7 +300,7 @@ def _pv_power(utility: Utility, route: Route, local: LocalDay, field: Sky, calen
 
 
 def _shop_character(rng: np.random.Generator, n: int) -> Character:
-    size = _stratified_lognormal(rng, n, 11.0, 0.75, 2.0, 70.0)
+    size = _stratified_lognormal(rng, n, 14.0, 0.75, 2.5, 80.0)
     return {
         "open_kw": size,
         "base_kw": size * rng.uniform(0.12, 0.35, n),
@@ -352,7 +355,7 @@ def _ev_power(utility: Utility, route: Route, local: LocalDay, field: Sky, calen
 
 
 def _industry_character(rng: np.random.Generator, n: int) -> Character:
-    size = _stratified_lognormal(rng, n, 165.0, 0.65, 50.0, 900.0)
+    size = _stratified_lognormal(rng, n, 120.0, 0.6, 40.0, 600.0)
     return {
         "process_kw": size,
         "standby": rng.uniform(0.14, 0.35, n),

@@ -54,8 +54,9 @@ def power_curve(hub_m_per_s: np.ndarray) -> np.ndarray:
 
 def _turbines_available(seed: int, utc_days: np.ndarray) -> np.ndarray:
     # Each turbine is stopped on one day in forty for service, and one in eighty for a fault.
-    share = {int(d): float((random_stream(seed, "turbines", int(d)).random(TURBINES) > 1 / 40 + 1 / 80).mean()) for d in np.unique(utc_days)}
-    return np.array([share[int(d)] for d in utc_days])
+    days, which = np.unique(utc_days, return_inverse=True)
+    share = [(random_stream(seed, "turbines", int(d)).random(TURBINES) > 1 / 40 + 1 / 80).mean() for d in days]
+    return np.array(share)[which]
 
 
 def day_ahead_price_eur_per_mwh(utility: Utility, day: date) -> np.ndarray:
@@ -115,8 +116,8 @@ def fleet(utility: Utility) -> dict[str, list[dict[str, Any]]]:
         _thermal("gas_engine_4", 0.16 * peak, 0.40, (74.0, 79.0, 85.0), 6.0, (16.0, 34.0), 1.6, 3, 2, 0.46),
         _thermal("gas_turbine", 0.20 * peak, 0.35, (98.0, 104.0, 112.0), 11.0, (35.0, 70.0), 2.0, 2, 1, 0.58),
         _thermal("diesel_peaker", 0.14 * peak, 0.25, (205.0, 212.0, 224.0), 5.0, (12.0, 20.0), 4.0, 1, 1, 0.72),
-        {"unit_id": "wind_farm", "kind": "wind", "maximum_mw": capacity[WIND], "minimum_mw": 0.0, "cost_eur_per_mwh": 0.0, "series_id": WIND},
-        {"unit_id": "solar_park", "kind": "solar", "maximum_mw": capacity[SOLAR], "minimum_mw": 0.0, "cost_eur_per_mwh": 0.0, "series_id": SOLAR},
+        {"unit_id": "wind_farm", "kind": "wind", "maximum_mw": capacity[WIND], "minimum_mw": 0.0, "series_id": WIND},
+        {"unit_id": "solar_park", "kind": "solar", "maximum_mw": capacity[SOLAR], "minimum_mw": 0.0, "series_id": SOLAR},
         {
             "unit_id": "battery",
             "kind": "storage",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -56,13 +56,14 @@ class Utility:
 
     def __post_init__(self) -> None:
         if self.meters < SMALLEST_UTILITY_METERS:
-            raise GridlakeError(f"Expected a sample utility of at least {SMALLEST_UTILITY_METERS} meters, found {self.meters}.", "Ask for more meters.")
+            raise GridlakeError(f"Expected at least {SMALLEST_UTILITY_METERS} meters, found {self.meters}.", "Ask for more meters.")
         if self.seed < 0:
             raise GridlakeError(f"Expected a seed of zero or more, found {self.seed}.", "Choose another seed.")
         if not 0 <= self.dirt <= MOST_DIRT:
-            raise GridlakeError(f"Expected dirt between 0 (none) and {MOST_DIRT:g}, found {self.dirt:g}.", "1 is as dirty as real deliveries.")
+            raise GridlakeError(f"Expected dirt from 0 (none) to {MOST_DIRT:g}, found {self.dirt:g}.", "Real deliveries have about 1.")
         if not (-90 <= self.latitude_deg <= 90 and -180 <= self.longitude_deg <= 180):
-            raise GridlakeError(f"Expected a place on Earth, found latitude {self.latitude_deg:g}°, longitude {self.longitude_deg:g}°.", "Correct the place.")
+            found = f"latitude {self.latitude_deg:g}°, longitude {self.longitude_deg:g}°"
+            raise GridlakeError(f"Expected a place on Earth, found {found}.", "Correct the place.")
         if self.time_zone not in available_timezones():
             raise GridlakeError(f"Expected an IANA time zone, found '{self.time_zone}'.", "Write it as in Europe/Madrid.")
         object.__setattr__(self, "holidays", _holidays(self.country, self.subdivision, self.first_day.year))
@@ -88,7 +89,8 @@ def _holidays(country: str, subdivision: str | None, first_year: int) -> frozens
     try:
         days = holidays.country_holidays(country, subdiv=subdivision, years=range(first_year - 5, first_year + 31))
     except NotImplementedError as error:
-        raise GridlakeError(f"Expected a country whose holidays are known, found '{country}' {subdivision or ''}: {error}", "Use an ISO 3166 code.") from None
+        found = " ".join(filter(None, (country, subdivision)))
+        raise GridlakeError(f"Expected a country whose holidays are known, found '{found}': {error}", "Use an ISO 3166 code.") from None
     return frozenset(days)
 
 
@@ -135,17 +137,18 @@ def local_day(time_zone: str, day: date) -> LocalDay:
     start, end = (int(datetime(d.year, d.month, d.day, tzinfo=zone).timestamp()) for d in (day, day + timedelta(days=1)))
     if (end - start) % 3600 or start % QUARTER_SECONDS:
         raise GridlakeError(
-            f"Expected local days of whole hours, found {(end - start) / 3600:g} hours in {time_zone} on {day}.", "Choose another time zone for the sample."
+            f"Expected local days of whole hours, found {(end - start) / 3600:g} hours in {time_zone} on {day}.",
+            "Choose another time zone for the sample.",
         )
     starts = np.arange(start, end, QUARTER_SECONDS)
-    offsets = np.array([datetime.fromtimestamp(s, zone).utcoffset().total_seconds() for s in starts], np.int64)  # type: ignore[union-attr]
+    offsets = np.array([(datetime.fromtimestamp(s, zone).utcoffset() or timedelta()).total_seconds() for s in starts.tolist()], np.int64)
     hour = ((starts + offsets) % 86400 + QUARTER_SECONDS / 2) / 3600
     return LocalDay(day, start, hour, offsets)
 
 
 def utc_seconds(day: date, hour: int = 0) -> int:
     """Seconds since 1970 at an hour of a UTC day."""
-    return int(datetime(day.year, day.month, day.day, hour, tzinfo=timezone.utc).timestamp())
+    return int(datetime(day.year, day.month, day.day, hour, tzinfo=UTC).timestamp())
 
 
 def local_seconds(time_zone: str, day: date, hour: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 
 import numpy as np
@@ -59,8 +59,8 @@ class Sky:
 
 def sky(utility: Utility, start_quarter: int, quarters: int) -> Sky:
     """The sky of any stretch of quarter hours (UTC)."""
-    first = datetime.fromtimestamp(start_quarter * QUARTER_SECONDS, timezone.utc)
-    last = datetime.fromtimestamp((start_quarter + quarters - 1) * QUARTER_SECONDS, timezone.utc)
+    first = datetime.fromtimestamp(start_quarter * QUARTER_SECONDS, UTC)
+    last = datetime.fromtimestamp((start_quarter + quarters - 1) * QUARTER_SECONDS, UTC)
     months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
     place = (utility.seed, utility.latitude_deg, utility.longitude_deg, utility.altitude_m)
     blocks = [_month(*place, m // 12, m % 12 + 1) for m in months]
@@ -112,9 +112,10 @@ def _month(seed: int, latitude_deg: float, longitude_deg: float, altitude_m: flo
     calm_sky = 1 - cloud_cover(-0.8 * latent["front"], dryness)  # follows the fronts alone: the day's character
     daily_swing = (2.0 + 4.6 * calm_sky) * (0.8 + 0.2 * summer)
     phase = 2 * np.pi * (solar_hour - 15.0) / 24
-    climate = 28.5 - 0.34 * abs(latitude_deg) + 0.22 * abs(latitude_deg) * summer - _LAPSE_K_PER_M * 0.3 * altitude_m
+    climate = 29.8 - 0.34 * abs(latitude_deg) + 0.235 * abs(latitude_deg) * summer - _LAPSE_K_PER_M * 0.3 * altitude_m
     slow_temperature = climate + 3.1 * latent["air_mass"] - 0.8 * latent["front"]
-    fast = daily_swing * (np.cos(phase) + 0.18 * np.cos(2 * phase)) - 2.2 * (fields["city_cloud_cover_pct"] / 100 - 0.5) * (sun["elevation_deg"] > 5)
+    shade = 2.2 * (fields["city_cloud_cover_pct"] / 100 - 0.5) * (sun["elevation_deg"] > 5)
+    fast = daily_swing * (np.cos(phase) + 0.18 * np.cos(2 * phase)) - shade
     fields["city_temperature_c"] = slow_temperature + fast + 0.15 * latent["gust"]
     fields["felt_temperature_c"] = slow_temperature + 0.55 * daily_swing * np.cos(phase - 0.6)  # what walls let through
     fields["hill_temperature_c"] = slow_temperature - _LAPSE_K_PER_M * _HILL_HEIGHT_M + 0.7 * fast
@@ -133,9 +134,9 @@ def _month(seed: int, latitude_deg: float, longitude_deg: float, altitude_m: flo
 
 def _latents(seed: int, first: date, days: int) -> dict[str, np.ndarray]:
     number = first.toordinal()
-    white = np.stack(
-        [random_stream(seed, "weather", d).standard_normal((len(_LATENTS), QUARTERS_PER_DAY)) for d in range(number - WARM_UP_DAYS, number + days)], axis=1
-    )
+    shape = (len(_LATENTS), QUARTERS_PER_DAY)
+    known = range(number - WARM_UP_DAYS, number + days)
+    white = np.stack([random_stream(seed, "weather", d).standard_normal(shape) for d in known], axis=1)
     windows = np.arange(days)[:, None] + np.arange(WARM_UP_DAYS + 1)
     out = {}
     for row, (name, hours) in enumerate(_LATENTS.items()):

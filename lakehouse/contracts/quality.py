@@ -107,6 +107,25 @@ class VeeReport(Table):
     date: Date = column("UTC day.")
 
 
+class Edits(Table):
+    """Every interval whose value is not what was delivered first: what it was, what it is, why, and since when."""
+
+    name = "quality/edits"
+    key = ("meter_id", "register", "interval_start", "was_kwh", "rule", "since_delivery", "file")
+    partitioned_by = ("date",)
+
+    meter_id: Text = column("The meter, as the utility names it.")
+    register: Text = column("Channel of the meter.")
+    interval_start: Instant = column("Start of the interval.", unit="UTC")
+    was_kwh: Float64 = column("The value as it was delivered.", unit="kWh")
+    is_kwh: Float64 = column("The value that stands now.", unit="kWh")
+    rule: Text = column("The rule that refused or edited it; superseded where another delivery won.")
+    method: Text = column("How the new value was made; missing where it was delivered.", nullable=True)
+    since_delivery: Date = column("Delivery since which the new value stands.")
+    file: Text = column("File of that delivery.")
+    date: Date = column("UTC day of the interval.")
+
+
 class ForecastAccuracy(Table):
     """How good issued forecasts were, once the actuals were there: one row per target, series, model, issue and measure."""
 

@@ -1,0 +1,395 @@
+"""What should have been delivered and was not (or was not believed), and the estimates that stand for it.
+
+Two steps of a run of VEE: `expected_intervals` lists the gaps, `estimate` fills those that may be filled. What is believed
+is decided in `vee`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from lakehouse.metering.vee import Run
+
+# Meters whose readings make the index of their class, at most; chosen by a hash of their name, so always the same.
+CLASS_SAMPLE = 200
+# A class needs this many believed meters at a moment to say anything about it.
+CLASS_LEAST = 5
+# Recency weight of a like day: halves in about ten days.
+LIKE_DAY_DECAY_DAYS = 14.0
+# Below this share of the busiest interval's meters, the newest intervals are not due yet: their deliveries are on the way.
+DUE_SHARE = 0.05
+
+
+def expected_intervals(run: Run, history: str | None, today: date | None) -> None:
+    """Lists the intervals that should have a believed reading and have none, as `gaps`.
+
+    A register is expected on a day where it delivered, or where it was heard of within the longest gap that may be
+    estimated. A meter is expected from its first day in service (or its first reading) to its last. The newest intervals,
+    for which next to no meter has delivered yet, are not due.
+    """
+    first = run.days[0]
+    zone = ZoneInfo(run.time_zone)
+    since = first - timedelta(days=int(run.rules.longest_gap_days) + 1)
+    heard = (
+        f"""
+        UNION ALL
+        SELECT meter_id, register, max(interval_start) AS last_start, arg_max(interval_minutes, interval_start) AS minutes,
+               NULL AS first_start, true AS is_known
+        FROM {history} WHERE date >= DATE '{since}' AND date < DATE '{first}' AND quality <> 'estimated'
+        GROUP BY meter_id, register"""
+        if history
+        else ""
+    )
+    end_of_today = ""
+    if today is not None:
+        midnight = datetime.combine(today + timedelta(days=1), datetime.min.time(), zone).astimezone(ZoneInfo("UTC"))
+        end_of_today = f"AND interval_start < TIMESTAMPTZ '{midnight:%Y-%m-%d %H:%M:%S}+00'"
+    run.make(
+        "due",
+        f"""
+        WITH counted AS (
+            SELECT interval_start, count(*) AS n, max(interval_minutes) AS minutes FROM {run.believed} WHERE date = (SELECT max(date) FROM {run.believed})
+            GROUP BY interval_start
+        )
+        SELECT max(interval_start + to_minutes(minutes)) AS due_until FROM counted WHERE n >= {DUE_SHARE} * (SELECT max(n) FROM counted)
+        """,
+    )
+    run.make(
+        "known",
+        f"""
+        SELECT meter_id, register, max(minutes) AS minutes, min(first_start) FILTER (WHERE first_start IS NOT NULL) AS first_start,
+               bool_or(is_known) AS is_known
+        FROM (
+            SELECT meter_id, register, NULL::TIMESTAMPTZ AS last_start, arg_max(interval_minutes, interval_start) AS minutes,
+                   min(interval_start) AS first_start, false AS is_known
+            FROM {run.believed} GROUP BY meter_id, register
+            {heard}
+        )
+        GROUP BY meter_id, register
+        """,
+    )
+    run.make(
+        "incomplete",
+        f"""
+        WITH there AS (
+            SELECT meter_id, register, date, count(*) AS n, sum(interval_minutes) AS covered, mode(interval_minutes) AS minutes,
+                   min(interval_minutes) <> max(interval_minutes) AS is_mixed
+            FROM {run.believed} GROUP BY meter_id, register, date
+        )
+        SELECT k.meter_id, k.register, d.date, COALESCE(t.minutes, k.minutes) AS minutes, COALESCE(t.n, 0) AS n,
+               CASE WHEN NOT k.is_known THEN k.first_start END AS opens,
+               timezone('{run.time_zone}', CAST(m.first_date AS TIMESTAMP)) AS in_service, 
+               timezone('{run.time_zone}', CAST(m.last_date + 1 AS TIMESTAMP)) AS out_of_service
+        FROM {run.known} k CROSS JOIN (SELECT unnest([{run.listed_days}]) AS date) d
+        LEFT JOIN there t ON t.meter_id = k.meter_id AND t.register = k.register AND t.date = d.date
+        LEFT JOIN {run.meters} m ON m.meter_id = k.meter_id
+        WHERE COALESCE(t.covered, 0) < 1440 OR t.is_mixed
+        """,
+    )
+    run.make(
+        "gaps",
+        f"""
+        WITH slots AS (
+            SELECT i.*, unnest(generate_series(i.date::TIMESTAMPTZ, i.date::TIMESTAMPTZ + INTERVAL 1439 MINUTE, to_minutes(i.minutes))) AS interval_start
+            FROM {run.incomplete} i
+        ), open AS (
+            SELECT s.meter_id, s.register, s.interval_start, s.minutes AS interval_minutes, s.date
+            FROM slots s
+            WHERE (s.opens IS NULL OR s.interval_start >= s.opens)
+              AND (s.in_service IS NULL OR s.interval_start >= s.in_service) AND (s.out_of_service IS NULL OR s.interval_start < s.out_of_service)
+              AND s.interval_start < COALESCE((SELECT due_until FROM {run.due}), TIMESTAMPTZ '1970-01-01 00:00:00+00')
+              {end_of_today}
+        ), free AS (
+            SELECT o.* FROM open o ANTI JOIN {run.believed} b
+            ON b.meter_id = o.meter_id AND b.register = o.register AND b.interval_start = o.interval_start
+        ), refused AS (
+            SELECT r.meter_id, r.register, r.interval_start, arg_max(r.rowid, (r.delivery_date, r.file, r.line)) AS refused_id
+            FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid AND f.fate = 'quarantined'
+            WHERE r.meter_id IS NOT NULL AND r.interval_start IS NOT NULL
+            GROUP BY ALL
+        )
+        SELECT f.*, x.refused_id
+        FROM free f LEFT JOIN refused x USING (meter_id, register, interval_start)
+        """,
+    )
+    # On a day with intervals of two lengths, a slot that a longer interval covers is no gap.
+    run.execute(
+        f"""
+        DELETE FROM {run.gaps} WHERE rowid IN (
+            SELECT g.rowid FROM {run.gaps} g JOIN {run.believed} b
+            ON b.meter_id = g.meter_id AND b.register = g.register AND b.date = g.date
+               AND b.interval_start < g.interval_start + to_minutes(g.interval_minutes)
+               AND b.interval_start + to_minutes(b.interval_minutes) > g.interval_start
+        )
+        """
+    )
+
+
+def estimate(run: Run, history: str | None, holidays: Iterable[date]) -> None:
+    """Fills the gaps that may be filled, as `estimates`.
+
+    An estimate is P(t) + b(t): P is the register's like-day profile (weighted mean of like days at that local time, times
+    how the meter's class deviates from its own like days at that moment), and b bends it to the believed readings at the
+    gap's edges. With deviations d0 and d1 from P at the edges, n missing intervals and persistence r per interval,
+    b(k) = d0 (r^k - r^(2N-k)) / (1 - r^2N) + d1 (r^(N-k) - r^(N+k)) / (1 - r^2N) with N = n + 1: the conditional mean of an
+    AR(1) process between two known values (the Ornstein-Uhlenbeck bridge). For r towards 1 it is linear interpolation, for
+    long gaps it is the profile. Without a profile short gaps are interpolated linearly, and longer ones take their class.
+    """
+    if not run.count(f"SELECT count(*) FROM {run.gaps}"):
+        _no_estimates(run)
+        return
+    _find_gaps(run, history)
+    _past_of_gaps(run, history, holidays)
+    _profiles(run)
+    _class_index(run, history)
+    _bend(run)
+
+
+def _no_estimates(run: Run) -> None:
+    run.make(
+        "estimates",
+        """
+        SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::TIMESTAMPTZ AS interval_start, NULL::INTEGER AS interval_minutes,
+               NULL::DOUBLE AS energy_kwh, NULL::VARCHAR AS quality, NULL::VARCHAR AS rule, NULL::VARCHAR AS method,
+               NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to, NULL::DOUBLE AS delivered_kwh, NULL::VARCHAR AS file,
+               NULL::DATE AS delivery_date, NULL::DATE AS date
+        LIMIT 0
+        """,
+    )
+
+
+def _find_gaps(run: Run, history: str | None) -> None:
+    """Numbers the gaps' intervals and finds the believed readings at their edges, as `holes`."""
+    before = run.days[0] - timedelta(days=int(run.rules.longest_gap_days) + 1)
+    past = (
+        f"""UNION ALL
+            SELECT h.meter_id, h.register, h.interval_start, h.interval_minutes, h.energy_kwh FROM {history} h
+            SEMI JOIN gap_registers g ON g.meter_id = h.meter_id AND g.register = h.register
+            WHERE h.date >= DATE '{before}' AND h.date < DATE '{run.days[-1]}' AND h.quality <> 'estimated'
+              AND h.date NOT IN (SELECT unnest([{run.listed_days}]))"""
+        if history
+        else ""
+    )
+    run.make(
+        "holes",
+        f"""
+        WITH gap_registers AS (SELECT DISTINCT meter_id, register FROM {run.gaps}),
+        near AS (
+            SELECT b.meter_id, b.register, b.interval_start, b.interval_minutes, b.energy_kwh FROM {run.believed} b
+            SEMI JOIN gap_registers g ON g.meter_id = b.meter_id AND g.register = b.register
+            {past}
+        ), stepped AS (
+            SELECT *, CAST(lag(interval_start + to_minutes(interval_minutes)) OVER w IS DISTINCT FROM interval_start AS INTEGER) AS is_new
+            FROM {run.gaps} WINDOW w AS (PARTITION BY meter_id, register ORDER BY interval_start)
+        ), numbered AS (
+            SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS hole FROM stepped
+        ), holes AS (
+            SELECT meter_id, register, hole, min(interval_start) AS opens, max(interval_start + to_minutes(interval_minutes)) AS closes,
+                   count(*) AS n FROM numbered GROUP BY ALL
+        ), edged AS (
+            SELECT h.*, l.interval_start AS left_start, l.energy_kwh * 60.0 / l.interval_minutes AS left_kw,
+                   l.interval_start + to_minutes(l.interval_minutes) = h.opens AS left_touches
+            FROM holes h ASOF LEFT JOIN near l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start < h.opens
+        ), both_edged AS (
+            SELECT e.*, r.interval_start AS right_start, r.energy_kwh * 60.0 / r.interval_minutes AS right_kw, r.interval_start = e.closes AS right_touches
+            FROM edged e ASOF LEFT JOIN near r ON r.meter_id = e.meter_id AND r.register = e.register AND r.interval_start >= e.closes
+        )
+        SELECT g.*, row_number() OVER (PARTITION BY g.meter_id, g.register, g.hole ORDER BY g.interval_start) AS k, b.n, b.opens, b.closes,
+               b.left_start, CASE WHEN b.left_touches THEN b.left_kw END AS left_kw,
+               b.right_start, CASE WHEN b.right_touches THEN b.right_kw END AS right_kw
+        FROM numbered g JOIN both_edged b USING (meter_id, register, hole)
+        WHERE g.interval_start < COALESCE(b.left_start, b.opens) + to_minutes(CAST({run.rules.longest_gap_days * 1440} AS BIGINT) + g.interval_minutes)
+        """,
+    )
+
+
+def _kind_sql(run: Run, moment: str) -> str:
+    """SQL for the kind of local day: 6 Saturday, 7 Sunday and holidays, 1 the others."""
+    local = f"timezone('{run.time_zone}', {moment})"
+    return f"""CASE WHEN CAST({local} AS DATE) IN (SELECT day FROM {run.holidays}) THEN 7
+                    WHEN isodow({local}) >= 6 THEN isodow({local}) ELSE 1 END"""
+
+
+def _slot_sql(run: Run, moment: str) -> str:
+    """SQL for the minute of the local day."""
+    local = f"timezone('{run.time_zone}', {moment})"
+    return f"CAST(date_part('hour', {local}) * 60 + date_part('minute', {local}) AS INTEGER)"
+
+
+def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date]) -> None:
+    """The believed readings of the registers with gaps, with local slot and kind of day, as `past`."""
+    listed = ", ".join(f"DATE '{d}'" for d in holidays)
+    run.make("holidays", f"SELECT unnest([{listed}]::DATE[]) AS day")
+    since = run.days[0] - timedelta(days=run.rules.profile_days)
+    older = (
+        f"""UNION ALL
+            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {history}
+            WHERE date >= DATE '{since}' AND date < DATE '{run.days[-1]}' AND quality <> 'estimated'
+              AND date NOT IN (SELECT unnest([{run.listed_days}]))"""
+        if history
+        else ""
+    )
+    run.make(
+        "past",
+        f"""
+        SELECT r.meter_id, r.register, r.interval_start, r.date, r.energy_kwh * 60.0 / r.interval_minutes AS kw, r.interval_minutes,
+               {_slot_sql(run, "r.interval_start")} AS slot, {_kind_sql(run, "r.interval_start")} AS kind
+        FROM (
+            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed}
+            {older}
+        ) r
+        SEMI JOIN {run.holes} h ON h.meter_id = r.meter_id AND h.register = r.register
+        """,
+    )
+
+
+def _profiles(run: Run) -> None:
+    """Like-day profile of every interval of the days with gaps, and of the readings at their edges, as `profiles`."""
+    run.make(
+        "targets",
+        f"""
+        SELECT DISTINCT meter_id, register, interval_start, {_slot_sql(run, "interval_start")} AS slot, {_kind_sql(run, "interval_start")} AS kind,
+               CAST(interval_start AS DATE) AS date
+        FROM (
+            SELECT meter_id, register, interval_start FROM {run.holes}
+            UNION ALL SELECT DISTINCT meter_id, register, left_start FROM {run.holes} WHERE left_kw IS NOT NULL
+            UNION ALL SELECT DISTINCT meter_id, register, right_start FROM {run.holes} WHERE right_kw IS NOT NULL
+        )
+        """,
+    )
+    run.make(
+        "profiles",
+        f"""
+        WITH fitted AS (
+            SELECT t.meter_id, t.register, t.interval_start, p.kw, p.interval_start AS moment, p.kind = t.kind AS is_like,
+                   exp(-date_diff('day', p.date, t.date) / {LIKE_DAY_DECAY_DAYS}) AS weight
+            FROM {run.targets} t JOIN {run.past} p
+            ON p.meter_id = t.meter_id AND p.register = t.register AND p.slot = t.slot
+               AND p.date < t.date AND p.date >= t.date - {run.rules.profile_days}
+        ), summed AS (
+            SELECT meter_id, register, interval_start,
+                   sum(kw * weight) FILTER (WHERE is_like) / sum(weight) FILTER (WHERE is_like) AS like_kw,
+                   count(*) FILTER (WHERE is_like) AS like_days, sum(kw * weight) / sum(weight) AS any_kw, count(*) AS any_days,
+                   min(moment) AS basis_from, max(moment) AS basis_to
+            FROM fitted GROUP BY meter_id, register, interval_start
+        )
+        SELECT *, CASE WHEN like_days >= 2 THEN like_kw ELSE any_kw END AS profile_kw FROM summed WHERE any_days >= 1
+        """,
+    )
+
+
+def _class_index(run: Run, history: str | None) -> None:
+    """How a sample of each class stands at a moment against its own like days, as `class_index`: weather and occasions."""
+    run.make(
+        "class_sample",
+        f"""
+        SELECT b.meter_id, b.register, COALESCE(m.meter_class, 'unknown') AS meter_class
+        FROM (SELECT DISTINCT meter_id, register FROM {run.believed}) b LEFT JOIN {run.meters} m USING (meter_id)
+        QUALIFY row_number() OVER (PARTITION BY COALESCE(m.meter_class, 'unknown'), b.register ORDER BY hash(b.meter_id), b.meter_id) <= {CLASS_SAMPLE}
+        """,
+    )
+    since = run.days[0] - timedelta(days=run.rules.profile_days)
+    older = (
+        f"""UNION ALL
+            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {history}
+            WHERE date >= DATE '{since}' AND date < DATE '{run.days[-1]}' AND quality <> 'estimated'
+              AND date NOT IN (SELECT unnest([{run.listed_days}]))"""
+        if history
+        else ""
+    )
+    run.make(
+        "class_levels",
+        f"""
+        SELECT s.meter_class, s.register, r.interval_start, any_value(r.date) AS date, {_slot_sql(run, "r.interval_start")} AS slot,
+               {_kind_sql(run, "r.interval_start")} AS kind, avg(r.energy_kwh * 60.0 / r.interval_minutes) AS kw, count(*) AS n
+        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} {older}) r
+        JOIN {run.class_sample} s ON s.meter_id = r.meter_id AND s.register = r.register
+        GROUP BY s.meter_class, s.register, r.interval_start
+        """,
+    )
+    run.make(
+        "class_index",
+        f"""
+        WITH wanted AS (
+            SELECT DISTINCT COALESCE(m.meter_class, 'unknown') AS meter_class, t.register, t.interval_start
+            FROM {run.targets} t LEFT JOIN {run.meters} m USING (meter_id)
+        ), now AS (
+            SELECT l.* FROM {run.class_levels} l SEMI JOIN wanted w
+            ON w.meter_class = l.meter_class AND w.register = l.register AND w.interval_start = l.interval_start
+        )
+        SELECT c.meter_class, c.register, c.interval_start, any_value(c.kw) AS class_kw, any_value(c.n) AS n,
+               sum(p.kw * exp(-date_diff('day', p.date, c.date) / {LIKE_DAY_DECAY_DAYS}))
+               / sum(exp(-date_diff('day', p.date, c.date) / {LIKE_DAY_DECAY_DAYS})) AS class_profile_kw
+        FROM now c LEFT JOIN {run.class_levels} p
+        ON p.meter_class = c.meter_class AND p.register = c.register AND p.slot = c.slot AND p.kind = c.kind
+           AND p.date < c.date AND p.date >= c.date - {run.rules.profile_days}
+        GROUP BY c.meter_class, c.register, c.interval_start
+        """,
+    )
+    run.make(
+        "own_levels",
+        f"""
+        SELECT p.meter_id, p.register, avg(p.kw) AS own_kw, avg(l.kw) AS class_kw
+        FROM {run.past} p LEFT JOIN {run.meters} m USING (meter_id)
+        JOIN {run.class_levels} l ON l.meter_class = COALESCE(m.meter_class, 'unknown') AND l.register = p.register AND l.interval_start = p.interval_start
+        GROUP BY p.meter_id, p.register
+        """,
+    )
+
+
+def _bend(run: Run) -> None:
+    """Takes profile, class and edges to an estimate."""
+    rules = run.rules
+    run.make(
+        "bases",
+        f"""
+        SELECT t.meter_id, t.register, t.interval_start, p.basis_from, p.basis_to,
+               CASE WHEN p.profile_kw IS NOT NULL
+                    THEN p.profile_kw * CASE WHEN c.n >= {CLASS_LEAST} AND c.class_profile_kw > 0
+                                             THEN least(greatest(c.class_kw / c.class_profile_kw, 0.3), 3.0) ELSE 1.0 END
+                    WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0 THEN c.class_kw * o.own_kw / o.class_kw END AS base_kw,
+               CASE WHEN p.profile_kw IS NOT NULL THEN 'like_day_profile' WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0 THEN 'class_profile' END AS method
+        FROM {run.targets} t
+        LEFT JOIN {run.profiles} p USING (meter_id, register, interval_start)
+        LEFT JOIN {run.meters} m USING (meter_id)
+        LEFT JOIN {run.class_index} c ON c.meter_class = COALESCE(m.meter_class, 'unknown') AND c.register = t.register AND c.interval_start = t.interval_start
+        LEFT JOIN {run.own_levels} o ON o.meter_id = t.meter_id AND o.register = t.register
+        """,
+    )
+    run.make(
+        "estimates",
+        f"""
+        WITH based AS (
+            SELECT h.*, b.base_kw, b.method, b.basis_from, b.basis_to, h.left_kw - l.base_kw AS left_d, h.right_kw - r.base_kw AS right_d,
+                   least(power({rules.persistence_per_hour}, h.interval_minutes / 60.0), 0.9999) AS rho, h.n + 1 AS big_n
+            FROM {run.holes} h
+            LEFT JOIN {run.bases} b USING (meter_id, register, interval_start)
+            LEFT JOIN {run.bases} l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start = h.left_start
+            LEFT JOIN {run.bases} r ON r.meter_id = h.meter_id AND r.register = h.register AND r.interval_start = h.right_start
+        ), bent AS (
+            SELECT *,
+                CASE
+                    WHEN base_kw IS NOT NULL AND left_d IS NOT NULL AND right_d IS NOT NULL THEN base_kw
+                        + left_d * (power(rho, k) - power(rho, 2 * big_n - k)) / (1 - power(rho, 2 * big_n))
+                        + right_d * (power(rho, big_n - k) - power(rho, big_n + k)) / (1 - power(rho, 2 * big_n))
+                    WHEN base_kw IS NOT NULL AND left_d IS NOT NULL THEN base_kw + left_d * power(rho, k)
+                    WHEN base_kw IS NOT NULL AND right_d IS NOT NULL THEN base_kw + right_d * power(rho, big_n - k)
+                    WHEN base_kw IS NOT NULL THEN base_kw
+                    WHEN n * interval_minutes <= {rules.interpolate_hours} * 60 AND left_kw IS NOT NULL AND right_kw IS NOT NULL
+                        THEN left_kw + (right_kw - left_kw) * k / big_n
+                END AS kw
+            FROM based
+        )
+        SELECT e.meter_id, e.register, e.interval_start, e.interval_minutes,
+               CASE WHEN e.register LIKE 'net%' OR e.register LIKE '%\\_net' ESCAPE '\\' THEN e.kw ELSE greatest(e.kw, 0) END * e.interval_minutes / 60.0 AS energy_kwh,
+               'estimated' AS quality, COALESCE(f.rule, 'missing_interval') AS rule, COALESCE(e.method, 'linear_interpolation') AS method,
+               COALESCE(e.basis_from, e.left_start) AS basis_from, COALESCE(e.basis_to, e.right_start) AS basis_to,
+               r.energy_kwh AS delivered_kwh, r.file, r.delivery_date, e.date
+        FROM bent e LEFT JOIN {run.rows} r ON r.rowid = e.refused_id LEFT JOIN {run.fates} f ON f.id = e.refused_id AND f.fate = 'quarantined'
+        WHERE e.kw IS NOT NULL
+        """,
+    )

@@ -145,7 +145,7 @@ def test_repaired_and_german_series_are_right():
         landed = LandedFile(path, path.name, datetime.now(UTC).date(), "load")
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'; SET threads = 2")
-        tables = [t for t in read_file(landed, name, ReadOptions("Europe/Berlin" if "_de" in str(path) else "Europe/Madrid", settings))]
+        tables = list(read_file(landed, name, ReadOptions("Europe/Berlin" if "_de" in str(path) else "Europe/Madrid", settings)))
         connection.register("raw", pa.concat_tables(tables))
         connection.execute("CREATE TABLE series AS FROM raw WHERE quantity = 'load_mw' AND NOT is_forecast")
         found = verdicts(day_month_swaps(connection, "series", time_zone="Europe/Berlin"))

@@ -110,11 +110,15 @@ def simulate(out: Path, *, last_day: date, truth: Path | None = None, **utility:
     with _Truth(who, truth) as book:
         for number in range((last_day - who.first_day).days + 2):
             morning = who.first_day + timedelta(days=number)
-            for file in deliveries(who, morning):
+            for file in _other_files(who, morning):
                 _write(out, file)
                 made.files[file.feed] += 1
-            if number:
-                book.add_day(morning - timedelta(days=1))
+            for route in routes(who):
+                for file in _reading_files(who, route, morning):
+                    _write(out, file)
+                    made.files[file.feed] += 1
+                if number:
+                    book.add(route, morning - timedelta(days=1))
         book.add_series(last_day)
         made.readings, made.faults = book.readings, book.faults
     return made
@@ -138,10 +142,16 @@ def deliver_day(out: Path, *, day: date, **utility: Any) -> list[Path]:
 
 
 def deliveries(utility: Utility, morning: date) -> Iterator[DeliveredFile]:
-    """The files that arrive until a morning and were not there on the morning before."""
-    first = utility.first_day
-    if morning < first:
+    """The files that arrive until a morning and were not there on the morning before; none before the first day."""
+    if morning < utility.first_day:
         return
+    yield from _other_files(utility, morning)
+    for route in routes(utility):
+        yield from _reading_files(utility, route, morning)
+
+
+def _other_files(utility: Utility, morning: date) -> Iterator[DeliveredFile]:
+    first = utility.first_day
     yesterday, tomorrow = morning - timedelta(days=1), morning + timedelta(days=1)
     if morning == first:
         yield DeliveredFile(METERS, morning, "meters.csv", _meters_csv(utility))
@@ -157,8 +167,6 @@ def deliveries(utility: Utility, morning: date) -> Iterator[DeliveredFile]:
     price_file = _series_csv(local_day(utility.time_zone, morning).start_s, price)
     yield DeliveredFile(PRICES, max(yesterday, first), f"prices-{morning}.csv", price_file)
     yield _forecast_file(utility, tomorrow, morning)
-    for route in routes(utility):
-        yield from _reading_files(utility, route, morning)
 
 
 def _forecast_file(utility: Utility, target: date, delivered: date) -> DeliveredFile:
@@ -288,7 +296,7 @@ class _Truth:
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._waiting_faults: list[pa.Table] = []
-        self._load_mw: list[tuple[int, np.ndarray]] = []
+        self._load_mwh: dict[date, np.ndarray] = {}
 
     def __enter__(self) -> _Truth:
         import pyarrow as pa
@@ -333,35 +341,33 @@ class _Truth:
         self._readings.close()
         self._faults.close()
 
-    def add_day(self, day: date) -> None:
-        """Adds the true readings and the faults of a local day."""
+    def add(self, route: Route, day: date) -> None:
+        """Adds the true readings and the faults of a route's local day."""
         import pyarrow as pa
 
         local = local_day(self.utility.time_zone, day)
-        load_kwh = np.zeros(local.quarters // 4)
-        for route in routes(self.utility):
-            rows = layout(route, local.quarters)
-            energy = true_energy_kwh(self.utility, route, day)
-            sign = np.where(rows.register == 0, 1.0, -1.0)
-            load_kwh += np.bincount(rows.start_s // 3600, sign * energy, len(load_kwh))
-            who = pa.array((rows.meter + self._first_id[route.number]).astype(np.int32))
-            register = pa.array(rows.register.astype(np.int32))
-            self._waiting.append(
-                pa.table(
-                    {
-                        "meter_id": pa.DictionaryArray.from_arrays(who, self._ids),
-                        "register": pa.DictionaryArray.from_arrays(register, pa.array(REGISTERS)),
-                        "interval_start": pa.array((local.start_s + rows.start_s) * 1_000_000).cast(self._instant),
-                        "interval_minutes": pa.array(rows.minutes.astype(np.int32)),
-                        "energy_kwh": energy,
-                    },
-                    schema=self._reading_schema,
-                )
+        rows = layout(route, local.quarters)
+        energy = true_energy_kwh(self.utility, route, day)
+        signed = np.where(rows.register == 0, energy, -energy)
+        load_mwh = self._load_mwh.setdefault(day, np.zeros(local.quarters // 4))
+        load_mwh += np.bincount(rows.start_s // 3600, signed, len(load_mwh)) / 1000
+        who = pa.array((rows.meter + self._first_id[route.number]).astype(np.int32))
+        register = pa.array(rows.register.astype(np.int32))
+        self._waiting.append(
+            pa.table(
+                {
+                    "meter_id": pa.DictionaryArray.from_arrays(who, self._ids),
+                    "register": pa.DictionaryArray.from_arrays(register, pa.array(REGISTERS)),
+                    "interval_start": pa.array((local.start_s + rows.start_s) * 1_000_000).cast(self._instant),
+                    "interval_minutes": pa.array(rows.minutes.astype(np.int32)),
+                    "energy_kwh": energy,
+                },
+                schema=self._reading_schema,
             )
-            self._waiting_rows += len(energy)
-            self.readings += len(energy)
-            self._add_faults(route, day)
-        self._load_mw.append((local.start_s, load_kwh / 1000))
+        )
+        self._waiting_rows += len(energy)
+        self.readings += len(energy)
+        self._add_faults(route, day)
         if self._waiting_rows >= _TRUTH_ROWS:
             self._flush()
 
@@ -420,7 +426,7 @@ class _Truth:
         first = local_day(self.utility.time_zone, self.utility.first_day).start_s
         end = local_day(self.utility.time_zone, last_day + timedelta(days=1)).start_s
         hours = (end - first) // 3600
-        load = np.concatenate([values for _, values in self._load_mw])
+        load = np.concatenate([self._load_mwh[d] for d in sorted(self._load_mwh)])  # MWh in an hour: MW
         self._series("load", first, {("portfolio", "load_mw"): load})
         self._series("weather", first, weather.observed(self.utility, first, hours))
         self._series("generation", first, {(p, "generation_mw"): v for p, v in plants.generation_mw(self.utility, first, hours).items()})

@@ -197,7 +197,7 @@ def sound_rows(utility: Utility, route: Route, day: date) -> Rows:
     )
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=2)
 def delivered_rows(utility: Utility, route: Route, day: date) -> Rows:
     """The rows of a route's file of a local day, faults of readings included, in the order of the file.
 

@@ -27,7 +27,7 @@ INTERVAL_SHARE = {  # minutes: share of the class
 REGISTERS = ("import", "export")
 CONNECTIONS_KW = (5.8, 9.2, 14.5, 17.3, 27.7, 43.6, 69.0, 110.0, 175.0, 250.0, 400.0, 630.0, 1000.0, 1600.0, 2500.0, 4000.0, 6300.0)
 _HEADROOM = {"household": 2.6, "shop": 2.2, "pv": 2.2, "ev": 1.2, "industry": 1.3}
-SMALLEST_ROUTE, LARGEST_ROUTE = 40, 20_000
+SMALLEST_ROUTE, LARGEST_ROUTE = 40, 5_000
 REFERENCE_DAYS = (date(2024, 1, 16), date(2024, 1, 18), date(2024, 1, 20), date(2024, 7, 16), date(2024, 7, 18), date(2024, 7, 20))
 COUNT_KWH = 0.001  # a register counts whole watt-hours
 
@@ -110,7 +110,7 @@ def routes(utility: Utility) -> tuple[Route, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=24)
 def layout(route: Route, quarters: int) -> Layout:
     """The rows that a route delivers for a local day of so many quarter hours."""
     parts, sources = [], []
@@ -124,16 +124,20 @@ def layout(route: Route, quarters: int) -> Layout:
         sources.append((int(minutes), who))
     meter, register, start_s, length = (np.concatenate(p) for p in zip(*parts, strict=True))
     order = np.lexsort((start_s, register, meter))
-    at = np.empty(len(order), int)
-    at[order] = np.arange(len(order))
+    at = np.empty(len(order), np.int32)
+    at[order] = np.arange(len(order), dtype=np.int32)
     ends = np.cumsum([len(p[0]) for p in parts])
     rows = [at[end - len(p[0]) : end] for p, end in zip(parts, ends, strict=True)]
     return Layout(
-        meter[order], register[order], start_s[order], length[order], tuple((m, who, r) for (m, who), r in zip(sources, rows, strict=True))
+        meter[order].astype(np.int32),
+        register[order].astype(np.int8),
+        start_s[order],
+        length[order].astype(np.int16),
+        tuple((minutes, who, filled) for (minutes, who), filled in zip(sources, rows, strict=True)),
     )
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=2)
 def true_energy_kwh(utility: Utility, route: Route, day: date) -> np.ndarray:
     """What the route's registers truly counted on a local day, kWh, in the order of `layout`.
 

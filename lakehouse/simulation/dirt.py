@@ -42,12 +42,12 @@ READING_FAULTS: dict[str, tuple[float, str]] = {
 """Faults of a meter's day: how often one starts at dirt 1 (share of meter-days), and what it is."""
 
 FILE_FAULTS: dict[str, tuple[int, str]] = {
+    "swapped_day_month": (60, "in one small file day and month of every stamp have changed places; at most one a month"),
     "late_file": (15, "a file comes one to nine days late"),
     "corrected_file": (12, "some meters of a file carry provisional values (quality E); a later file brings the right ones"),
     "truncated_file": (45, "a file breaks off in the middle of a row"),
     "empty_file": (50, "a file of no bytes; sent again one to three days later"),
     "not_csv": (55, "a file that is a web page or random bytes; sent again one to three days later"),
-    "swapped_day_month": (60, "in one small file day and month of every stamp have changed places"),
 }
 """Faults of a file: how many days on average lie between two of them at dirt 1, and what they are."""
 
@@ -224,12 +224,18 @@ def corrected_meters(utility: Utility, route: Route, day: date, plan: FilePlan) 
 def _provisional_values(utility: Utility, route: Route, day: date, rows: Rows, plan: FilePlan) -> None:
     at = np.flatnonzero(np.isin(rows.meter, corrected_meters(utility, route, day, plan)))
     rng = utility.stream("provisional values", route.number, day.toordinal())
-    wrong = np.round(rows.energy_kwh[at] * rng.uniform(0.6, 1.4, len(at)) + rng.uniform(0.001, 0.01, len(at)), 3)
     true = rows.energy_kwh[at]
+    wrong = _another(true, rng.uniform(0.6, 1.4, len(at)))
     rows.energy_kwh = rows.energy_kwh.copy()
     rows.energy_kwh[at] = wrong
     rows.quality[at] = 1
     rows.faults.append(_fault("corrected_file", rows, at, true))
+
+
+def _another(true_kwh: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """A plausible value that is not the true one, kWh."""
+    wrong = np.round(true_kwh * factor, 3)
+    return np.where(wrong == np.round(true_kwh, 3), np.round(true_kwh + 0.004, 3), wrong)
 
 
 def _swap_day_and_month(rows: Rows) -> None:
@@ -403,7 +409,7 @@ def _exact_duplicate(case: _Case, meter: int, mine: np.ndarray, rng: np.random.G
 def _conflicting_duplicate(case: _Case, meter: int, mine: np.ndarray, rng: np.random.Generator) -> None:
     at = _run(rng, mine, int(rng.integers(1, 13)))
     true = case.rows.energy_kwh[at].copy()
-    wrong = np.round(true * rng.uniform(0.7, 1.3, len(at)) + rng.uniform(0.002, 0.02, len(at)), 3)
+    wrong = _another(true, rng.uniform(0.7, 1.3, len(at)))
     is_marked = rng.random() < 0.5
     after = case.rows.place[at] + (0.5 if is_marked else -0.5)  # the better quality, or else the later line is right
     added = case.rows.append(at, after=after, energy_kwh=wrong, quality=1 if is_marked else 0)

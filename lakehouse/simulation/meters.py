@@ -237,12 +237,12 @@ def _between(hour: np.ndarray, start: np.ndarray, end: np.ndarray, softness_h: f
 def _household_character(rng: np.random.Generator, n: int) -> Character:
     return {
         "base_kw": np.clip(rng.lognormal(np.log(0.13), 0.4, n), 0.05, 0.5),
-        "activity_kw": rng.lognormal(np.log(0.42), 0.42, n),
+        "activity_kw": rng.lognormal(np.log(0.33), 0.42, n),
         "wake_h": rng.normal(7.3, 0.8, n),
         "evening_h": rng.normal(20.9, 0.8, n),
         "lunch": rng.uniform(0.1, 1.0, n),
         "home_by_day": rng.uniform(0.05, 0.6, n),
-        "heat_kw_per_k": np.where(rng.random(n) < 0.35, rng.uniform(0.05, 0.14, n), 0.0),
+        "heat_kw_per_k": np.where(rng.random(n) < 0.28, rng.uniform(0.05, 0.14, n), 0.0),
         "cool_kw_per_k": np.where(rng.random(n) < 0.55, rng.uniform(0.05, 0.15, n), 0.0),
     }
 

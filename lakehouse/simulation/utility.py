@@ -84,10 +84,14 @@ def random_stream(seed: int, purpose: str, *where: int) -> np.random.Generator:
 
 @lru_cache(maxsize=16)
 def _holidays(country: str, subdivision: str | None, first_year: int) -> frozenset[date]:
+    import warnings
+
     import holidays
 
     try:
-        days = holidays.country_holidays(country, subdiv=subdivision, years=range(first_year - 5, first_year + 31))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some calendars are not known that far ahead
+            days = holidays.country_holidays(country, subdiv=subdivision, years=range(first_year - 5, first_year + 31))
     except NotImplementedError as error:
         found = " ".join(filter(None, (country, subdivision)))
         raise GridlakeError(f"Expected a country whose holidays are known, found '{found}': {error}", "Use an ISO 3166 code.") from None

@@ -91,7 +91,7 @@ def _month(seed: int, latitude_deg: float, longitude_deg: float, altitude_m: flo
     solar_hour = (times_s / 3600 + longitude_deg / 15) % 24
     coldest = 20 if latitude_deg >= 0 else 202
     summer = -np.cos(2 * np.pi * (day_of_year - coldest) / 365.25)  # -1 mid-winter … 1 mid-summer
-    sun = _sun(times_s, latitude_deg, longitude_deg, altitude_m)
+    sun = _sun(times_s, day_of_year, latitude_deg, longitude_deg, altitude_m)
 
     fields: dict[str, np.ndarray] = {"elevation_deg": sun["elevation_deg"], "ghi_clear": sun["ghi_clear"], "summer": summer}
     dryness = 0.35 + 0.45 * summer
@@ -163,7 +163,9 @@ def wind_speed(latent: np.ndarray, station: str, summer: np.ndarray | float) -> 
     return scale * np.sqrt(-np.log1p(-np.clip(ndtr(latent), 0.0, 1 - 1e-9)))
 
 
-def _sun(times_s: np.ndarray, latitude_deg: float, longitude_deg: float, altitude_m: float) -> dict[str, np.ndarray]:
+def _sun(
+    times_s: np.ndarray, day_of_year: np.ndarray, latitude_deg: float, longitude_deg: float, altitude_m: float
+) -> dict[str, np.ndarray]:
     import pandas as pd
     import pvlib
 
@@ -171,7 +173,7 @@ def _sun(times_s: np.ndarray, latitude_deg: float, longitude_deg: float, altitud
     position = pvlib.solarposition.get_solarposition(times, latitude_deg, longitude_deg, altitude_m)
     zenith = position["apparent_zenith"].to_numpy()
     airmass = pvlib.atmosphere.get_absolute_airmass(pvlib.atmosphere.get_relative_airmass(zenith), pvlib.atmosphere.alt2pres(altitude_m))
-    extra = pvlib.irradiance.get_extra_radiation(times).to_numpy()
+    extra = np.asarray(pvlib.irradiance.get_extra_radiation(day_of_year))
     with np.errstate(divide="ignore", invalid="ignore"):  # below the horizon there is no air mass
         clear = pvlib.clearsky.ineichen(zenith, airmass, 3.2, altitude_m, dni_extra=extra)
     ghi = np.nan_to_num(np.asarray(clear["ghi"], float))
@@ -180,7 +182,6 @@ def _sun(times_s: np.ndarray, latitude_deg: float, longitude_deg: float, altitud
         "zenith_deg": position["zenith"].to_numpy(),
         "apparent_zenith_deg": zenith,
         "azimuth_deg": position["azimuth"].to_numpy(),
-        "extra": extra,
         "ghi_clear": np.where(position["apparent_elevation"].to_numpy() > 0, ghi, 0.0),
     }
 

@@ -104,6 +104,7 @@ class VeeReport(Table):
     peak_kw: Float64 = column("Highest power of a measured interval.", unit="kW", nullable=True)
     zero_share: Float64 = column("Share of the measured intervals with no energy.", nullable=True, ge=0, le=1)
     repeat_share: Float64 = column("Share of the measured, non-zero intervals that repeat the one before.", nullable=True, ge=0, le=1)
+    longest_zero_hours: Float64 = column("Longest run of measured intervals with no energy.", unit="h", nullable=True, ge=0)
     date: Date = column("UTC day.")
 
 

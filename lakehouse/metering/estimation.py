@@ -52,7 +52,7 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
         "due",
         f"""
         WITH counted AS (
-            SELECT interval_start, count(*) AS n, max(interval_minutes) AS minutes FROM {run.believed} WHERE date = (SELECT max(date) FROM {run.believed})
+            SELECT interval_start, count(*) AS n, max(interval_minutes) AS minutes FROM {run.believed} WHERE date = (SELECT max(date) FROM {run.believed} WHERE is_ours)
             GROUP BY interval_start
         )
         SELECT max(interval_start + to_minutes(minutes)) AS due_until FROM counted WHERE n >= {DUE_SHARE} * (SELECT max(n) FROM counted)
@@ -239,7 +239,7 @@ def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date]) -> No
         SELECT r.meter_id, r.register, r.interval_start, r.date, r.energy_kwh * 60.0 / r.interval_minutes AS kw, r.interval_minutes,
                {_slot_sql(run, "r.interval_start")} AS slot, {_kind_sql(run, "r.interval_start")} AS kind
         FROM (
-            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed}
+            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours
             {older}
         ) r
         SEMI JOIN {run.holes} h ON h.meter_id = r.meter_id AND h.register = r.register
@@ -306,7 +306,7 @@ def _class_index(run: Run, history: str | None) -> None:
         f"""
         SELECT s.meter_class, s.register, r.interval_start, any_value(r.date) AS date, {_slot_sql(run, "r.interval_start")} AS slot,
                {_kind_sql(run, "r.interval_start")} AS kind, avg(r.energy_kwh * 60.0 / r.interval_minutes) AS kw, count(*) AS n
-        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} {older}) r
+        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours {older}) r
         JOIN {run.class_sample} s ON s.meter_id = r.meter_id AND s.register = r.register
         GROUP BY s.meter_class, s.register, r.interval_start
         """,

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import pyarrow as pa
 
@@ -33,11 +34,13 @@ class VeeRules:
         stuck_least_repeats: shortest run of equal, non-zero readings that can be stuck, in intervals.
         stuck_chance: a run is stuck when the meter's own rate of repeats makes it less likely than this.
         zero_run_hours: shortest run of zeros that is not believed, in hours.
-        zero_usual_share: share of zeros in a register's past from which zeros are no fault of its.
+        zero_run_factor: and above this multiple of the register's usual longest run of zeros in a day.
+        zero_least_kwh: energy that a run of zeros must have left out, by the register's usual mean, to be a fault.
+        zero_usual_share: share of zeros in a register's past from which a single zero is no fault.
         late_read_hours: longest run of zeros or blanks that a following large reading may make up for, in hours.
         late_read_ratio: how far the sum may be from what the meter's profile expects, as a factor.
         unit_slip_decades: how far (in powers of ten) a day's level may be from 1000 times the usual to be a unit slip.
-        shifted_clock_gain: how much better a shifted day must fit the meter's profile, as a share of the misfit.
+        shifted_least_registers: registers of a file that must agree on its hours before one beside them has a shifted clock.
         profile_days: days of past that a like-day profile rests on.
         persistence_per_hour: how much of a deviation from the profile remains after an hour (AR(1), for the gap's edges).
         interpolate_hours: longest gap that is interpolated where a meter has no profile, in hours.
@@ -54,11 +57,13 @@ class VeeRules:
     stuck_least_repeats: int = 5
     stuck_chance: float = 1e-6
     zero_run_hours: float = 3.0
+    zero_run_factor: float = 1.3
+    zero_least_kwh: float = 0.05
     zero_usual_share: float = 0.02
     late_read_hours: float = 6.0
     late_read_ratio: float = 2.5
     unit_slip_decades: float = 0.7
-    shifted_clock_gain: float = 0.3
+    shifted_least_registers: int = 5
     profile_days: int = 35
     persistence_per_hour: float = 0.5
     interpolate_hours: float = 2.0
@@ -139,7 +144,7 @@ def unreadable_line() -> RowRule:
     """The reader could not read the line; its fault is the reason."""
     return RowRule(
         "unreadable_line",
-        "r.fault IS NOT NULL OR r.date IS NULL OR r.meter_id IS NULL OR r.register IS NULL OR r.energy_kwh IS NULL",
+        "r.fault IS NOT NULL OR r.read_date IS NULL OR r.meter_id IS NULL OR r.register IS NULL OR r.energy_kwh IS NULL",
         "COALESCE(r.fault, 'expected a meter, a moment and an energy, found one missing')",
     )
 
@@ -164,12 +169,12 @@ def misaligned_interval() -> RowRule:
     """The interval does not start on a multiple of its length."""
     return RowRule(
         "misaligned_interval",
-        "epoch_us(r.interval_start) % (r.interval_minutes * 60000000) <> 0",
+        "epoch_us(r.interval_start) % (CAST(r.interval_minutes AS BIGINT) * 60000000) <> 0",
         "'expected a start on a multiple of ' || r.interval_minutes || ' minutes, found ' || strftime(r.interval_start, '%H:%M:%S') || ' UTC'",
     )
 
 
-_SWAPPED = "try_cast(printf('%04d-%02d-%02d', year(r.date), day(r.date), month(r.date)) AS DATE)"
+_SWAPPED = "try_cast(printf('%04d-%02d-%02d', year(r.read_date), day(r.read_date), month(r.read_date)) AS DATE)"
 
 
 def swapped_day_month(rules: VeeRules) -> RowRule:
@@ -178,11 +183,11 @@ def swapped_day_month(rules: VeeRules) -> RowRule:
     A delivery of old readings is not caught: it holds the days around the date as well (`r.neighbour_days`).
     """
     near = f"({_SWAPPED}) BETWEEN r.delivery_date - 3 AND r.delivery_date"
-    far = f"(r.date > r.delivery_date + 1 OR r.date < r.delivery_date - {rules.swapped_late_days})"
+    far = f"(r.read_date > r.delivery_date + 1 OR r.read_date < r.delivery_date - {rules.swapped_late_days})"
     return RowRule(
         "swapped_day_month",
-        f"day(r.date) <= 12 AND day(r.date) <> month(r.date) AND {far} AND {near} AND COALESCE(r.neighbour_days, 0) = 0",
-        f"'expected a day shortly before the delivery, found ' || r.date || '; with day and month swapped it is ' || ({_SWAPPED})",
+        f"day(r.read_date) <= 12 AND day(r.read_date) <> month(r.read_date) AND {far} AND {near} AND COALESCE(r.neighbour_days, 0) = 0",
+        f"'expected a day shortly before the delivery, found ' || r.read_date || '; with day and month swapped it is ' || ({_SWAPPED})",
     )
 
 
@@ -190,9 +195,15 @@ def future_reading() -> RowRule:
     """The interval ends after the day on which it was delivered (a day of slack for time zones)."""
     return RowRule(
         "future_reading",
-        "r.date > r.delivery_date + 1",
-        "'expected a reading from before its delivery, found ' || r.date || ' delivered on ' || r.delivery_date",
+        "r.read_date > r.delivery_date + 1",
+        "'expected a reading from before its delivery, found ' || r.read_date || ' delivered on ' || r.delivery_date",
     )
+
+
+def before_first_day(first_day: date | None) -> RowRule:
+    """The interval lies before the site's first day (a day of slack for time zones)."""
+    condition = f"r.read_date < DATE '{first_day - timedelta(days=1)}'" if first_day else "false"
+    return RowRule("before_first_day", condition, f"'expected a reading since the site''s first day {first_day}, found ' || r.read_date")
 
 
 NET_REGISTER = "(r.register LIKE 'net%' OR r.register LIKE '%\\_net' ESCAPE '\\')"
@@ -207,7 +218,7 @@ def negative_energy() -> RowRule:
     )
 
 
-def row_rules(rules: VeeRules, *, has_registry: bool) -> list[RowRule]:
+def row_rules(rules: VeeRules, *, has_registry: bool, first_day: date | None = None) -> list[RowRule]:
     """The rules on one row, in the order in which they are tried: the first that holds names the row's fault."""
     return [
         unreadable_line(),
@@ -216,6 +227,7 @@ def row_rules(rules: VeeRules, *, has_registry: bool) -> list[RowRule]:
         misaligned_interval(),
         swapped_day_month(rules),
         future_reading(),
+        before_first_day(first_day),
         negative_energy(),
     ]
 
@@ -231,6 +243,8 @@ _CODES: list[tuple[str, str, str, str, str | None]] = [
         "estimated",
         None,
     ),
+    ("delivered_estimate", "quality", "The sender itself marked the value as estimated or substituted.", "kept", "NEM12 quality methods"),
+    ("by_sender", "estimation", "The sender made the estimate.", "kept", None),
     ("edited", "quality", "The value was put right from what was delivered; `delivered_kwh` keeps that.", "edited", None),
     ("unreadable_line", "parsing", "The line could not be read in the feed's format.", "quarantined", None),
     ("unreadable_file", "parsing", "Nothing of the file could be read in the feed's format.", "quarantined", None),
@@ -266,6 +280,7 @@ _CODES: list[tuple[str, str, str, str, str | None]] = [
     ),
     ("swapped_day_month", "validation", "Day and month of the date are swapped.", "quarantined", "Seen in published data sets"),
     ("future_reading", "validation", "The interval ends after its delivery.", "quarantined", "VEE practice: time tolerance check"),
+    ("before_first_day", "validation", "The interval lies before the site's first day.", "quarantined", "VEE practice: time check"),
     (
         "negative_energy",
         "validation",

@@ -30,6 +30,8 @@ class Vee:
         conservation: rows of quality/conservation.
         report: rows of quality/vee_report.
         edits: rows of quality/edits.
+        findings: the delivered rows that are not in cleaned as they were delivered, one row each: feed, file, line,
+            delivery_date, meter_id, register, delivered_start, fate, rule, reason, date.
         close: drops the run's temporary tables.
     """
 
@@ -38,6 +40,7 @@ class Vee:
     conservation: duckdb.DuckDBPyRelation
     report: duckdb.DuckDBPyRelation
     edits: duckdb.DuckDBPyRelation
+    findings: duckdb.DuckDBPyRelation
     close: Callable[[], None]
 
 
@@ -113,6 +116,7 @@ def validate_estimate_edit(
     rules: VeeRules | None = None,
     time_zone: str = "UTC",
     today: date | None = None,
+    first_day: date | None = None,
     holidays: Iterable[date] = (),
 ) -> Vee:
     """Validates, estimates and edits the readings of some UTC days.
@@ -123,8 +127,9 @@ def validate_estimate_edit(
     Args:
         connection: DuckDB; its session time zone is set to UTC. Temporary tables are made in it.
         delivered: name of a relation with the columns of contracts.raw.RawReadings and `feed`. It should hold the deliveries
-            that touch the days whole; rows of other days only help to judge dates. Rows without a date count on the day of
-            their delivery, so the deliveries made on the days belong here as well.
+            that touch the days whole: the other rows of a file help to judge its dates, units and clock. Rows without a day
+            of their own (see `partition_day_sql`) count on the day of their delivery, so the deliveries made on the days
+            belong here as well.
         days: UTC days to clean.
         meters: name of a relation like cleaned/meters. Where none of its rows is registered, there is no registry, and no
             meter is unknown.
@@ -135,6 +140,7 @@ def validate_estimate_edit(
         rules: thresholds.
         time_zone: the site's IANA zone, for like days and local hours.
         today: the site's local day; nothing later is expected.
+        first_day: the site's first local day; readings of earlier days are refused.
         holidays: local days that are like Sundays.
 
     Returns:
@@ -144,7 +150,10 @@ def validate_estimate_edit(
     run = Run(connection, days, rules or VeeRules(), time_zone)
     run.make("meters", f"SELECT * FROM {meters}")
     run.make("fates", _NO_FATES)
-    _judge_rows(run, delivered)
+    _take_rows(run, delivered, first_day)
+    _file_blocks(run, delivered)
+    _shifted_clocks(run)
+    _judge_rows(run, delivered, first_day)
     _name_duplicates(run)
     _name_overlaps(run)
     _line_up(run, history)
@@ -158,7 +167,7 @@ def validate_estimate_edit(
     _believed(run)
     estimation.expected_intervals(run, history, today)
     estimation.estimate(run, history, holidays)
-    return Vee(_trusted(run), _quarantined(run), _conservation(run), _report(run), _edits(run), run.close)
+    return Vee(_trusted(run), _quarantined(run), _conservation(run), _report(run), _edits(run), _findings(run), run.close)
 
 
 # --- Steps -----------------------------------------------------------------------------------------------------------------
@@ -170,42 +179,136 @@ _NO_FATES = """
 """
 
 
-def _judge_rows(run: Run, delivered: str) -> None:
-    """Takes the days' rows and refuses those that a rule on a single row refuses."""
+def partition_day_sql(first_day: date | None = None, row: str = "") -> str:
+    """SQL for the day on which a delivered row counts in cleaned and quality tables.
+
+    It is the UTC day of its interval, but the day of its delivery where the row has none, or one that can't be: after the
+    delivery (a day of slack for time zones), or more than a day before the site's first.
+    """
+    dot = f"{row}." if row else ""
+    early = f" OR {dot}date < DATE '{first_day - timedelta(days=1)}'" if first_day else ""
+    return f"CASE WHEN {dot}date IS NULL OR {dot}date > {dot}delivery_date + 1{early} THEN {dot}delivery_date ELSE {dot}date END"
+
+
+def _take_rows(run: Run, delivered: str, first_day: date | None) -> None:
+    """Takes the days' rows and, for their neighbourhood, those of the days beside them, as `rows`.
+
+    `date` is the day on which a row counts, `read_date` that of its stamp as delivered; `is_ours` marks the days' own rows.
+    """
+    around = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
+    day = partition_day_sql(first_day, "d")
+    run.make(
+        "rows",
+        f"""
+        SELECT d.feed, d.file, d.line, d.delivery_date, {day} AS date, d.date AS read_date, d.raw_text, d.fault, d.meter_id, d.register,
+               d.interval_start, d.interval_start AS delivered_start, d.date AS home, d.interval_minutes, d.energy_kwh, d.quality,
+               {dates_sql(day, run.days)} AS is_ours, NULL::VARCHAR AS rule
+        FROM {delivered} d
+        WHERE {dates_sql("d.date", around)} OR {dates_sql("d.delivery_date", run.days)} AND {dates_sql(day, run.days)}
+        """,
+    )
+
+
+def _file_blocks(run: Run, delivered: str) -> None:
+    """What each file brings of each register, in one row: `blocks`. A fault of a clock or a unit shows in it whole."""
+    run.make(
+        "blocks",
+        f"""
+        SELECT d.feed, d.file, d.delivery_date, d.meter_id, d.register, count(*) AS n, min(d.interval_start) AS opens,
+               max(d.interval_start + to_minutes(d.interval_minutes)) AS closes, avg(d.energy_kwh * 60.0 / d.interval_minutes) AS mean_kw,
+               median(d.energy_kwh * 60.0 / d.interval_minutes) AS median_kw, max(abs(d.energy_kwh - round(d.energy_kwh))) < 1e-9 AS is_whole
+        FROM {delivered} d
+        SEMI JOIN (SELECT DISTINCT feed, file, delivery_date FROM {run.rows}) f
+        ON f.feed = d.feed AND f.file = d.file AND f.delivery_date = d.delivery_date
+        WHERE d.fault IS NULL AND d.meter_id IS NOT NULL AND d.interval_start IS NOT NULL
+        GROUP BY d.feed, d.file, d.delivery_date, d.meter_id, d.register
+        """,
+    )
+
+
+def _shifted_clocks(run: Run) -> None:
+    """A register whose readings start and end hours beside all others of its file had another clock: they are moved back.
+
+    The shift must be the same at both ends, or be the local clock's own offset at each (local time stamped as UTC on a day
+    when the clocks change). It needs the agreement of most of the file's registers, so that one meter's outage is no shift.
+    """
+    rules = run.rules
+    local_opens = f"timezone('{run.time_zone}', CAST(b.opens AS TIMESTAMP))"
+    local_closes = f"timezone('{run.time_zone}', CAST(b.closes AS TIMESTAMP))"
+    run.make(
+        "shifts",
+        f"""
+        WITH usual AS (
+            SELECT feed, file, delivery_date, mode(opens) AS opens, mode(closes) AS closes, count(*) AS registers
+            FROM {run.blocks} GROUP BY feed, file, delivery_date
+        ), agreeing AS (
+            SELECT u.*, count(*) AS agree FROM usual u JOIN {run.blocks} b USING (feed, file, delivery_date)
+            WHERE b.opens = u.opens AND b.closes = u.closes GROUP BY ALL
+        )
+        SELECT b.feed, b.file, b.delivery_date, b.meter_id, b.register, b.opens - u.opens AS shift,
+               b.opens - u.opens <> b.closes - u.closes OR b.opens - b.closes = u.opens - u.closes AND {local_opens} = u.opens AND {local_closes} = u.closes AS is_local
+        FROM {run.blocks} b JOIN agreeing u USING (feed, file, delivery_date)
+        WHERE u.agree >= {rules.shifted_least_registers} AND u.agree * 2 > u.registers AND b.opens <> u.opens
+          AND abs(epoch(b.opens) - epoch(u.opens)) BETWEEN 900 AND 14 * 3600
+          AND (b.opens - u.opens = b.closes - u.closes OR {local_opens} = u.opens AND {local_closes} = u.closes)
+        """,
+    )
+    if not run.count(f"SELECT count(*) FROM {run.shifts}"):
+        return
+    run.execute(
+        f"""
+        UPDATE {run.rows} r
+        SET interval_start = CASE WHEN s.is_local THEN timezone('{run.time_zone}', CAST(r.delivered_start AS TIMESTAMP)) ELSE r.delivered_start - s.shift END,
+            rule = 'shifted_clock'
+        FROM {run.shifts} s
+        WHERE s.feed = r.feed AND s.file = r.file AND s.delivery_date = r.delivery_date AND s.meter_id = r.meter_id AND s.register = r.register
+          AND r.fault IS NULL AND r.interval_start IS NOT NULL
+        """
+    )
+    run.execute(f"UPDATE {run.rows} SET home = CAST(interval_start AS DATE) WHERE rule = 'shifted_clock'")
+
+
+def _judge_rows(run: Run, delivered: str, first_day: date | None) -> None:
+    """Refuses the rows that a rule on a single row refuses, and notes those whose clock was put right."""
     has_registry = run.count(f"SELECT count(*) FROM {run.meters} WHERE is_registered") > 0
-    rules = row_rules(run.rules, has_registry=has_registry)
-    in_days = dates_sql("date", run.days)
+    rules = row_rules(run.rules, has_registry=has_registry, first_day=first_day)
     swapped = next(rule for rule in rules if rule.name == "swapped_day_month")
-    neighbours = "NULL::BIGINT"
-    if run.count(f"SELECT count(*) FROM (SELECT *, 0 AS neighbour_days FROM {delivered} WHERE {in_days}) r WHERE {swapped.condition}"):
+    neighbours = "0"
+    if run.count(f"SELECT count(*) FROM (SELECT *, 0 AS neighbour_days FROM {run.rows}) r WHERE {swapped.condition}"):
         run.make("file_days", f"SELECT DISTINCT feed, file, delivery_date, date FROM {delivered} WHERE date IS NOT NULL")
         neighbours = f"""(
             SELECT count(*) FROM {run.file_days} f
-            WHERE f.feed = d.feed AND f.file = d.file AND f.delivery_date = d.delivery_date AND f.date <> d.date
-              AND f.date BETWEEN d.date - 2 AND d.date + 2)"""
+            WHERE f.feed = d.feed AND f.file = d.file AND f.delivery_date = d.delivery_date AND f.date <> d.read_date
+              AND f.date BETWEEN d.read_date - 2 AND d.read_date + 2)"""
     whens = "WHEN r.fault IS NOT NULL AND r.line = 0 THEN 'unreadable_file'\n" + "\n".join(
         f"WHEN {rule.condition} THEN '{rule.name}'" for rule in rules
     )
     reasons = "\n".join(f"WHEN '{rule.name}' THEN {rule.reason}" for rule in rules)
-    run.make(
-        "rows",
+    run.execute(
         f"""
-        SELECT r.feed, r.file, r.line, r.delivery_date, COALESCE(r.date, r.delivery_date) AS date, r.raw_text, r.fault, r.meter_id, r.register, r.interval_start,
-               r.interval_minutes, r.energy_kwh, r.quality, r.neighbour_days, CASE {whens} END AS rule
-        FROM (SELECT d.*, {neighbours} AS neighbour_days FROM {delivered} d
-              WHERE {dates_sql("d.date", run.days)} OR (d.date IS NULL AND {dates_sql("d.delivery_date", run.days)})) r
-        LEFT JOIN {run.meters} m ON m.meter_id = r.meter_id
-        """,
+        INSERT INTO {run.fates} BY NAME
+        SELECT id, 'quarantined' AS fate, rule, CASE rule WHEN 'unreadable_file' THEN fault {reasons} END AS reason
+        FROM (
+            SELECT r.* EXCLUDE (rule), CASE {whens} END AS rule
+            FROM (SELECT d.*, d.rowid AS id, {neighbours} AS neighbour_days FROM {run.rows} d) r
+            LEFT JOIN {run.meters} m ON m.meter_id = r.meter_id
+        ) r WHERE rule IS NOT NULL
+        """
     )
     run.execute(
         f"""
         INSERT INTO {run.fates} BY NAME
-        SELECT r.rowid AS id, 'quarantined' AS fate, r.rule, CASE r.rule WHEN 'unreadable_file' THEN r.fault {reasons} END AS reason
-        FROM {run.rows} r WHERE r.rule IS NOT NULL
+        SELECT rowid AS id, 'edited' AS fate, 'shifted_clock' AS rule, energy_kwh AS new_kwh,
+               'expected the hours of the other meters of the file, found ' || strftime(delivered_start, '%Y-%m-%d %H:%M') || ' for '
+               || strftime(interval_start, '%Y-%m-%d %H:%M') || ' UTC' AS reason
+        FROM {run.rows} WHERE rule = 'shifted_clock' AND rowid NOT IN (SELECT id FROM {run.fates})
         """
     )
+    run.execute(f"UPDATE {run.rows} r SET rule = f.rule FROM {run.fates} f WHERE f.id = r.rowid AND f.fate = 'quarantined'")
 
 
+# A row that no rule on a single row refused.
+STANDING = "(rule IS NULL OR rule = 'shifted_clock')"
 ORDER_OF_WINNING = "delivery_date DESC, rank DESC, feed DESC, file DESC, line DESC"
 
 
@@ -214,7 +317,7 @@ def _name_duplicates(run: Run) -> None:
     run.make(
         "contested",
         f"""
-        SELECT meter_id, register, interval_start FROM {run.rows} WHERE rule IS NULL
+        SELECT meter_id, register, interval_start FROM {run.rows} WHERE {STANDING}
         GROUP BY ALL HAVING count(*) > 1
         """,
     )
@@ -224,32 +327,36 @@ def _name_duplicates(run: Run) -> None:
         WITH candidates AS (
             SELECT r.rowid AS id, r.*, {quality_rank_sql("r.quality")} AS rank
             FROM {run.rows} r JOIN {run.contested} USING (meter_id, register, interval_start)
-            WHERE r.rule IS NULL
+            WHERE {STANDING}
+        ), compared AS (
+            SELECT *, first_value(energy_kwh) OVER w AS winning_kwh,
+                   energy_kwh = first_value(energy_kwh) OVER w AND interval_minutes = first_value(interval_minutes) OVER w
+                   AND quality IS NOT DISTINCT FROM first_value(quality) OVER w AS is_winning
+            FROM candidates
+            WINDOW w AS (PARTITION BY meter_id, register, interval_start ORDER BY {ORDER_OF_WINNING}
+                         ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         )
-        SELECT id, meter_id, register, interval_start, energy_kwh, interval_minutes, quality, date,
-               row_number() OVER w AS place,
-               first_value(energy_kwh) OVER w AS winning_kwh,
-               first_value(interval_minutes) OVER w AS winning_minutes,
-               first_value(quality) OVER w AS winning_quality,
-               first_value(file) OVER w AS winning_file,
-               first_value(delivery_date) OVER w AS winning_delivery
-        FROM candidates
-        WINDOW w AS (PARTITION BY meter_id, register, interval_start ORDER BY {ORDER_OF_WINNING}
+        -- Of equal rows the first stands: the others repeat it, and the value counts since its first delivery.
+        SELECT id, meter_id, register, interval_start, energy_kwh, winning_kwh, home AS date, is_winning,
+               row_number() OVER v = 1 AS stands, first_value(file) OVER v AS winning_file, first_value(delivery_date) OVER v AS winning_delivery
+        FROM compared
+        WINDOW v AS (PARTITION BY meter_id, register, interval_start ORDER BY is_winning DESC, delivery_date, feed, file, line
                      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         """,
     )
+    run.execute(f"DELETE FROM {run.fates} WHERE id IN (SELECT id FROM {run.ranked} WHERE NOT stands)")
     run.execute(
         f"""
         INSERT INTO {run.fates} BY NAME
         SELECT id, fate, fate AS rule, 'won by ' || winning_file || ' delivered on ' || winning_delivery AS reason
-        FROM (
-            SELECT *, CASE WHEN energy_kwh = winning_kwh AND interval_minutes = winning_minutes
-                                AND quality IS NOT DISTINCT FROM winning_quality
-                           THEN 'exact_duplicate' ELSE 'superseded' END AS fate
-            FROM {run.ranked} WHERE place > 1
-        )
+        FROM (SELECT *, CASE WHEN is_winning THEN 'exact_duplicate' ELSE 'superseded' END AS fate FROM {run.ranked} WHERE NOT stands)
         """
     )
+
+
+def standing_sql(run: Run, row: str) -> str:
+    """SQL that is true for rows that stand so far: neither refused nor beaten."""
+    return f"{row}.rowid NOT IN (SELECT id FROM {run.fates} WHERE fate <> 'edited')"
 
 
 def _name_overlaps(run: Run) -> None:
@@ -258,9 +365,9 @@ def _name_overlaps(run: Run) -> None:
         "mixed",
         f"""
         WITH lengths AS (
-            SELECT r.meter_id, r.register, r.date, r.interval_minutes, count(*) * r.interval_minutes AS covered
-            FROM {run.rows} r WHERE r.rule IS NULL AND r.rowid NOT IN (SELECT id FROM {run.fates})
-            GROUP BY r.meter_id, r.register, r.date, r.interval_minutes
+            SELECT r.meter_id, r.register, r.home AS date, r.interval_minutes, count(*) * r.interval_minutes AS covered
+            FROM {run.rows} r WHERE {standing_sql(run, 'r')}
+            GROUP BY r.meter_id, r.register, r.home, r.interval_minutes
         )
         SELECT l.meter_id, l.register, l.date,
                arg_max(l.interval_minutes, (l.interval_minutes IS NOT DISTINCT FROM m.interval_minutes, l.covered, -l.interval_minutes)) AS usual
@@ -274,8 +381,8 @@ def _name_overlaps(run: Run) -> None:
         WITH candidates AS (
             SELECT r.rowid AS id, r.meter_id, r.register, r.interval_start AS opens, r.interval_minutes,
                    r.interval_start + to_minutes(r.interval_minutes) AS closes, r.interval_minutes = x.usual AS is_usual
-            FROM {run.rows} r JOIN {run.mixed} x USING (meter_id, register, date)
-            WHERE r.rule IS NULL AND r.rowid NOT IN (SELECT id FROM {run.fates})
+            FROM {run.rows} r JOIN {run.mixed} x ON x.meter_id = r.meter_id AND x.register = r.register AND x.date = r.home
+            WHERE {standing_sql(run, 'r')}
         )
         SELECT o.id, 'quarantined' AS fate, 'overlapping_interval' AS rule,
                'expected intervals of ' || min(u.interval_minutes) || ' minutes, found one of ' || any_value(o.interval_minutes)
@@ -293,8 +400,9 @@ def _line_up(run: Run, history: str | None) -> None:
     context = (
         f"""
         UNION ALL
-        SELECT NULL, meter_id, register, interval_start, interval_minutes, date, energy_kwh, COALESCE(delivered_kwh, energy_kwh)
-        FROM {history} WHERE {dates_sql("date", before)}
+        SELECT NULL, false, h.meter_id, h.register, h.interval_start, h.interval_minutes, h.date, h.energy_kwh, COALESCE(h.delivered_kwh, h.energy_kwh)
+        FROM {history} h ANTI JOIN delivered d ON d.meter_id = h.meter_id AND d.register = h.register AND d.interval_start = h.interval_start
+        WHERE {dates_sql("h.date", before)}
         """
         if history
         else ""
@@ -302,8 +410,12 @@ def _line_up(run: Run, history: str | None) -> None:
     run.make(
         "lined",
         f"""
-        SELECT rowid AS id, meter_id, register, interval_start, interval_minutes, date, energy_kwh AS value_kwh, energy_kwh AS shown_kwh
-        FROM {run.rows} WHERE rule IS NULL AND rowid NOT IN (SELECT id FROM {run.fates})
+        WITH delivered AS (
+            SELECT r.rowid AS id, {dates_sql("r.home", run.days)} AS is_ours, r.meter_id, r.register, r.interval_start, r.interval_minutes, r.home AS date,
+                   r.energy_kwh AS value_kwh, r.energy_kwh AS shown_kwh
+            FROM {run.rows} r WHERE {standing_sql(run, "r")}
+        )
+        FROM delivered
         {context}
         """,
     )
@@ -318,7 +430,7 @@ def _levels(run: Run, history: str | None, reports: str | None) -> None:
     if reports:
         past = f"""
             UNION ALL
-            SELECT meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, NULL AS least_kw
+            SELECT meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours
             FROM {reports} WHERE {earlier} AND mean_kw IS NOT NULL"""
     elif history:
         measured = f"(SELECT *, energy_kwh AS value_kwh FROM {history} WHERE {earlier} AND quality = 'measured')"
@@ -327,11 +439,11 @@ def _levels(run: Run, history: str | None, reports: str | None) -> None:
         "levels",
         f"""
         WITH days AS (
-            {_day_levels_sql(f"(SELECT * FROM {run.lined} WHERE id IS NOT NULL)")}
+            {_day_levels_sql(f"(SELECT * FROM {run.lined} WHERE is_ours)")}
             {past}
         )
-        SELECT *, count(*) OVER w AS past_days, median(mean_kw) OVER w AS usual_mean_kw, median(peak_kw) OVER w AS usual_peak_kw,
-               avg(zero_share) OVER w AS usual_zero_share, avg(repeat_share) OVER w AS usual_repeat_share
+        SELECT *, count(*) OVER w AS past_days, median(mean_kw) OVER w AS usual_mean_kw, quantile_cont(peak_kw, 0.9) OVER w AS usual_peak_kw,
+               avg(zero_share) OVER w AS usual_zero_share, quantile_disc(longest_zero_hours, 0.9) OVER w AS usual_zero_hours, avg(repeat_share) OVER w AS usual_repeat_share
         FROM days
         WINDOW w AS (PARTITION BY meter_id, register ORDER BY date
                      RANGE BETWEEN INTERVAL {run.rules.history_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
@@ -341,15 +453,18 @@ def _levels(run: Run, history: str | None, reports: str | None) -> None:
 
 
 def _day_levels_sql(readings: str) -> str:
-    """SQL for the level of each register and day: mean, peak, share of zeros and of repeats."""
+    """SQL for the level of each register and day: mean, peak, share of zeros and of repeats, longest run of zeros."""
     return f"""
         SELECT meter_id, register, date, avg(kw) AS mean_kw, max(kw) AS peak_kw, avg(CAST(value_kwh = 0 AS INTEGER)) AS zero_share,
                avg(CAST(value_kwh = before_kwh AS INTEGER)) FILTER (WHERE value_kwh <> 0 AND before_kwh IS NOT NULL) AS repeat_share,
-               min(kw) AS least_kw
+               COALESCE(max(place - last_use) FILTER (WHERE value_kwh = 0), 0) * any_value(interval_minutes) / 60.0 AS longest_zero_hours
         FROM (
-            SELECT *, value_kwh * 60.0 / interval_minutes AS kw,
-                   lag(value_kwh) OVER (PARTITION BY meter_id, register, date ORDER BY interval_start) AS before_kwh
-            FROM {readings}
+            SELECT *, max(CASE WHEN value_kwh <> 0 THEN place ELSE 0 END) OVER (PARTITION BY meter_id, register, date ORDER BY place) AS last_use
+            FROM (
+                SELECT *, value_kwh * 60.0 / interval_minutes AS kw, lag(value_kwh) OVER w AS before_kwh, row_number() OVER w AS place
+                FROM {readings}
+                WINDOW w AS (PARTITION BY meter_id, register, date ORDER BY interval_start)
+            )
         )
         GROUP BY meter_id, register, date
     """
@@ -364,35 +479,51 @@ def _unit_slips(run: Run) -> None:
     run.make(
         "slips",
         f"""
-        WITH of_file AS (
-            SELECT r.meter_id, r.register, r.date, r.feed, r.file, r.delivery_date, count(*) AS n,
-                   median(l.value_kwh * 60.0 / l.interval_minutes) AS median_kw, avg(l.value_kwh * 60.0 / l.interval_minutes) AS mean_kw
-            FROM {run.lined} l JOIN {run.rows} r ON r.rowid = l.id
-            GROUP BY ALL
+        WITH levels AS (
+            SELECT b.*, v.usual_mean_kw, m.rated_kw
+            FROM {run.blocks} b
+            LEFT JOIN {run.levels} v ON v.meter_id = b.meter_id AND v.register = b.register
+                 AND v.date = CAST(b.opens + (b.closes - b.opens) / 2 AS DATE) AND v.past_days >= {run.rules.least_history_days} AND v.usual_mean_kw > 0
+            LEFT JOIN {run.meters} m ON m.meter_id = b.meter_id
+        ), judged AS (
+            SELECT *, CASE
+                WHEN n < 4 OR mean_kw <= 0 THEN NULL
+                WHEN abs(log10(mean_kw / usual_mean_kw) - 3) < {decades} AND median_kw > mean_kw / 100 THEN 0.001
+                WHEN mean_kw > 3 * rated_kw AND is_whole THEN 0.001
+                WHEN abs(log10(mean_kw / usual_mean_kw) + 3) < {decades} THEN 1000.0 END AS factor
+            FROM levels
         )
-        SELECT f.*, v.usual_mean_kw, f.mean_kw / v.usual_mean_kw AS ratio,
-               CASE WHEN f.mean_kw > v.usual_mean_kw THEN 0.001 ELSE 1000.0 END AS factor
-        FROM of_file f JOIN {run.levels} v USING (meter_id, register, date)
-        WHERE f.n >= 4 AND f.mean_kw > 0 AND v.usual_mean_kw > 0 AND v.past_days >= {run.rules.least_history_days}
-          AND abs(abs(log10(f.mean_kw / v.usual_mean_kw)) - 3) < {decades}
-          AND (f.mean_kw < v.usual_mean_kw OR f.median_kw > v.usual_mean_kw * power(10, 3 - {decades}) / 10)
+        -- A meter's other registers in the same file slipped with it, where their digits allow it.
+        SELECT j.feed, j.file, j.delivery_date, j.meter_id, j.register, j.mean_kw, j.usual_mean_kw, COALESCE(j.factor, o.factor) AS factor
+        FROM judged j LEFT JOIN (
+            SELECT feed, file, delivery_date, meter_id, max(factor) AS factor FROM judged WHERE factor IS NOT NULL GROUP BY ALL
+        ) o ON o.feed = j.feed AND o.file = j.file AND o.delivery_date = j.delivery_date AND o.meter_id = j.meter_id AND j.is_whole
+        WHERE COALESCE(j.factor, o.factor) IS NOT NULL
         """,
     )
     if not run.count(f"SELECT count(*) FROM {run.slips}"):
         return
-    run.execute(
+    run.make(
+        "slipped",
         f"""
-        INSERT INTO {run.fates} BY NAME
-        SELECT l.id, 'edited' AS fate, 'unit_slip' AS rule, l.value_kwh * s.factor AS new_kwh,
-               'expected about ' || round(s.usual_mean_kw, 3) || ' kW in the mean, found ' || round(s.mean_kw, 3) || ': times ' || s.factor AS reason
+        SELECT l.id, r.energy_kwh * s.factor AS new_kwh,
+               'expected about ' || COALESCE(round(s.usual_mean_kw, 3)::VARCHAR, 'less than the rating in') || ' kW in the mean, found '
+               || round(s.mean_kw, 3) || ': times ' || s.factor AS reason
         FROM {run.lined} l JOIN {run.rows} r ON r.rowid = l.id
-        JOIN {run.slips} s ON s.meter_id = r.meter_id AND s.register = r.register AND s.date = r.date AND s.feed = r.feed
+        JOIN {run.slips} s ON s.meter_id = r.meter_id AND s.register = r.register AND s.feed = r.feed
                           AND s.file = r.file AND s.delivery_date = r.delivery_date
-        """
+        """,
     )
-    run.execute(
-        f"UPDATE {run.lined} SET value_kwh = f.new_kwh, shown_kwh = f.new_kwh FROM {run.fates} f WHERE f.id = {run.lined}.id AND f.rule = 'unit_slip'"
-    )
+    _edit(run, "unit_slip", f"SELECT id, new_kwh, NULL::VARCHAR AS method, reason, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to FROM {run.slipped}")
+
+
+def _edit(run: Run, rule: str, found: str) -> None:
+    """Puts readings right that a query finds (id, new_kwh, method, reason, basis_from, basis_to); a later edit replaces an earlier."""
+    step = f"put_right_by_{rule}"
+    run.make(step, found)
+    run.execute(f"DELETE FROM {run.fates} WHERE id IN (SELECT id FROM {run.name(step)})")
+    run.execute(f"INSERT INTO {run.fates} BY NAME SELECT *, 'edited' AS fate, '{rule}' AS rule FROM {run.name(step)}")
+    run.execute(f"UPDATE {run.lined} l SET value_kwh = f.new_kwh, shown_kwh = f.new_kwh FROM {run.name(step)} f WHERE f.id = l.id")
 
 
 def _refuse(run: Run, rule: str, found: str) -> None:
@@ -414,7 +545,7 @@ def _beyond_rating(run: Run) -> None:
         f"""
         SELECT l.id, 'expected at most ' || round(m.rated_kw * {limit}, 3) || ' kW, found ' || round(l.value_kwh * 60.0 / l.interval_minutes, 3) AS reason
         FROM {run.lined} l JOIN {run.meters} m USING (meter_id)
-        WHERE l.id IS NOT NULL AND abs(l.value_kwh) * 60.0 / l.interval_minutes > m.rated_kw * {limit} AND m.rated_kw > 0
+        WHERE l.is_ours AND abs(l.value_kwh) * 60.0 / l.interval_minutes > m.rated_kw * {limit} AND m.rated_kw > 0
         """,
     )
 
@@ -425,50 +556,53 @@ def _late_register_reads(run: Run) -> None:
     Fires only on registers that hardly ever count zero, where the reading is about what the zeros and itself should hold.
     """
     run.make("late_reads", _late_reads_sql(run))
-    run.execute(
+    _edit(
+        run,
+        "late_register_read",
         f"""
-        INSERT INTO {run.fates} BY NAME
-        SELECT id, 'edited' AS fate, 'late_register_read' AS rule, total_kwh / (zeros + 1) AS new_kwh, 'spread_sum' AS method,
+        SELECT id, total_kwh / (zeros + 1) AS new_kwh, 'spread_sum' AS method,
                'expected energy in every interval, found ' || zeros || ' without and then ' || total_kwh || ' kWh' AS reason,
                opens AS basis_from, closes AS basis_to
-        FROM {run.late_reads} WHERE id NOT IN (SELECT id FROM {run.fates})
-        """
-    )
-    run.execute(
-        f"""UPDATE {run.lined} SET value_kwh = f.new_kwh, shown_kwh = f.new_kwh FROM {run.fates} f
-            WHERE f.id = {run.lined}.id AND f.rule = 'late_register_read'"""
+        FROM {run.late_reads}
+        """,
     )
 
 
 def _late_reads_sql(run: Run) -> str:
     rules = run.rules
+    ratio = rules.late_read_ratio
     return f"""
         WITH marked AS (
-            SELECT l.*, v.usual_zero_share, v.past_days,
-                   sum(CAST(l.value_kwh <> 0 AS INTEGER)) OVER before AS block,
-                   lag(l.interval_start + to_minutes(l.interval_minutes)) OVER w = l.interval_start AS follows
+            SELECT l.*, v.usual_zero_share, v.past_days, v.usual_peak_kw,
+                   COALESCE(sum(CAST(l.value_kwh <> 0 AS INTEGER)) OVER (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS block
             FROM {run.lined} l LEFT JOIN {run.levels} v USING (meter_id, register, date)
             WHERE l.value_kwh IS NOT NULL
-            WINDOW w AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start),
-                   before AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
         ), blocks AS (
             -- A block is the zeros after one reading and the reading that ends them.
-            SELECT meter_id, register, COALESCE(block, 0) AS block, count(*) FILTER (WHERE value_kwh = 0) AS zeros, sum(value_kwh) AS total_kwh,
-                   bool_and(follows) FILTER (WHERE value_kwh <> 0 OR true) AS is_whole, bool_and(id IS NOT NULL) AS is_ours,
-                   min(interval_start) AS opens, max(interval_start) AS closes, max(interval_minutes) AS minutes,
-                   max(usual_zero_share) AS usual_zero_share, max(past_days) AS past_days, bool_or(value_kwh <> 0) AS is_ended
-            FROM marked GROUP BY meter_id, register, COALESCE(block, 0)
+            SELECT meter_id, register, block, count(*) FILTER (WHERE value_kwh = 0) AS zeros, sum(value_kwh) AS total_kwh,
+                   bool_and(id IS NOT NULL) AS is_delivered, bool_or(value_kwh <> 0) AS is_ended,
+                   min(interval_start) AS opens, max(interval_start) AS closes, max(interval_minutes) AS minutes, count(*) AS n,
+                   max(usual_zero_share) AS usual_zero_share, max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw
+            FROM marked GROUP BY meter_id, register, block
         ), beside AS (
-            SELECT *, lag(total_kwh / (zeros + 1)) OVER w AS before_kwh, lead(total_kwh / (zeros + 1)) OVER w AS after_kwh
+            SELECT *, total_kwh * 60.0 / minutes AS total_kw, total_kwh / n AS share_kwh,
+                   COALESCE(lag(total_kwh / n) OVER w, 0) AS before_kwh, COALESCE(lead(total_kwh / n) OVER w, 0) AS after_kwh
             FROM blocks WINDOW w AS (PARTITION BY meter_id, register ORDER BY opens)
         )
         SELECT l.id, b.zeros, b.total_kwh, b.opens, b.closes
-        FROM beside b JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
-        WHERE b.zeros > 0 AND b.is_ended AND b.is_ours AND b.is_whole AND b.zeros * b.minutes <= {rules.late_read_hours} * 60
-          AND b.past_days >= {rules.least_history_days} AND b.usual_zero_share < {rules.zero_usual_share}
-          AND b.total_kwh / (b.zeros + 1) BETWEEN (COALESCE(b.before_kwh, b.after_kwh) + COALESCE(b.after_kwh, b.before_kwh)) / 2 / {rules.late_read_ratio}
-                                              AND (COALESCE(b.before_kwh, b.after_kwh) + COALESCE(b.after_kwh, b.before_kwh)) / 2 * {rules.late_read_ratio}
-          AND l.id IS NOT NULL
+        FROM beside b
+        JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
+        WHERE b.zeros > 0 AND b.is_ended AND b.is_delivered AND b.closes = b.opens + to_minutes(CAST(b.minutes * (b.n - 1) AS BIGINT))
+          AND b.zeros * b.minutes <= {rules.late_read_hours} * 60 AND b.past_days >= {rules.least_history_days}
+          AND (
+              -- A register that hardly ever counts zero: the sum is about what its neighbours let expect.
+              b.usual_zero_share < {rules.zero_usual_share}
+              AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
+              -- One that often does: the sum can't be one interval's, and its share can.
+              OR b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw
+              AND b.before_kwh > 0 AND b.share_kwh BETWEEN least(b.before_kwh, b.after_kwh) / {ratio} AND greatest(b.before_kwh, b.after_kwh) * {ratio}
+          )
     """
 
 
@@ -487,7 +621,7 @@ def _spikes(run: Run) -> None:
         )
         SELECT b.id, 'expected up to about ' || round(v.usual_peak_kw, 3) || ' kW, the usual daily peak, found ' || round(b.kw, 3) AS reason
         FROM beside b JOIN {run.levels} v USING (meter_id, register, date)
-        WHERE b.id IS NOT NULL AND v.past_days >= {rules.least_history_days} AND b.kw > {rules.spike_least_kw}
+        WHERE b.is_ours AND v.past_days >= {rules.least_history_days} AND b.kw > {rules.spike_least_kw}
           AND b.kw > {rules.spike_factor} * v.usual_peak_kw AND b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
         """,
     )
@@ -522,7 +656,7 @@ def _stuck_values(run: Run) -> None:
         {_runs_sql(run, "shown_kwh <> 0")}
         SELECT s.id, 'expected a changing reading, found ' || s.shown_kwh || ' kWh ' || s.repeats || ' times in a row' AS reason
         FROM measured s LEFT JOIN {run.levels} v USING (meter_id, register, date)
-        WHERE s.id IS NOT NULL AND s.interval_start > s.run_from AND s.value_kwh IS NOT NULL
+        WHERE s.is_ours AND s.interval_start > s.run_from AND s.value_kwh IS NOT NULL
           AND s.repeats >= greatest({rules.stuck_least_repeats},
                 1 + ln({rules.stuck_chance}) / ln(least(greatest(CASE WHEN v.past_days >= {rules.least_history_days}
                                                                   THEN v.usual_repeat_share ELSE 0.3 END, 0.01), 0.99)))
@@ -531,18 +665,32 @@ def _stuck_values(run: Run) -> None:
 
 
 def _zero_runs(run: Run) -> None:
-    """Zeros for hours on a register that hardly ever counts none: not a PV meter's night, not an empty house's register."""
+    """Zeros for longer than is usual on an import register: not a PV meter's noon, not an idle charger, not an empty house's hour.
+
+    What a run holds on one day is measured against the register's usual longest run within a day; where a run is too long on
+    one day, all of it is refused.
+    """
     rules = run.rules
     _refuse(
         run,
         "zero_run",
         f"""
-        {_runs_sql(run, "shown_kwh = 0")}
-        SELECT s.id, 'expected energy, as on all but ' || round(100 * v.usual_zero_share, 1) || ' % of the past, found '
-                     || s.repeats || ' intervals without' AS reason
-        FROM measured s JOIN {run.levels} v USING (meter_id, register, date)
-        WHERE s.id IS NOT NULL AND s.value_kwh IS NOT NULL AND s.repeats * s.interval_minutes >= {rules.zero_run_hours} * 60
-          AND v.past_days >= {rules.least_history_days} AND v.usual_zero_share < {rules.zero_usual_share}
+        {_runs_sql(run, "shown_kwh = 0")},
+        portions AS (
+            SELECT s.meter_id, s.register, s.run_number, s.date, count(*) * max(s.interval_minutes) / 60.0 AS hours,
+                   any_value(v.usual_zero_hours) AS usual_zero_hours
+            FROM measured s JOIN {run.levels} v USING (meter_id, register, date)
+            WHERE v.past_days >= {rules.least_history_days} AND s.register NOT LIKE 'export%'
+              AND v.usual_mean_kw * 60.0 * {rules.zero_run_hours} / 60.0 > {rules.zero_least_kwh}
+            GROUP BY s.meter_id, s.register, s.run_number, s.date
+        ), dead AS (
+            SELECT meter_id, register, run_number, max(hours) AS hours, arg_max(usual_zero_hours, hours) AS usual_zero_hours
+            FROM portions WHERE hours >= {rules.zero_run_hours} AND hours > usual_zero_hours * {rules.zero_run_factor}
+            GROUP BY meter_id, register, run_number
+        )
+        SELECT s.id, 'expected at most about ' || round(d.usual_zero_hours, 2) || ' hours without energy in a day, found ' || round(d.hours, 2) AS reason
+        FROM measured s JOIN dead d USING (meter_id, register, run_number)
+        WHERE s.is_ours AND s.value_kwh IS NOT NULL
         """,
     )
 
@@ -553,8 +701,11 @@ def _believed(run: Run) -> None:
         "believed",
         f"""
         SELECT r.rowid AS id, r.meter_id, r.register, r.interval_start, r.interval_minutes, COALESCE(f.new_kwh, r.energy_kwh) AS energy_kwh,
-               CASE WHEN f.id IS NULL THEN 'measured' ELSE 'edited' END AS quality, f.rule, f.method, f.basis_from, f.basis_to,
-               CASE WHEN f.id IS NOT NULL THEN r.energy_kwh END AS delivered_kwh, r.file, r.delivery_date, r.date
+               CASE WHEN f.id IS NOT NULL THEN 'edited' WHEN {quality_rank_sql("r.quality")} <= 1 THEN 'estimated' ELSE 'measured' END AS quality,
+               CASE WHEN f.id IS NOT NULL THEN f.rule WHEN {quality_rank_sql("r.quality")} <= 1 THEN 'delivered_estimate' END AS rule,
+               CASE WHEN f.id IS NULL AND {quality_rank_sql("r.quality")} <= 1 THEN 'by_sender' ELSE f.method END AS method,
+               f.basis_from, f.basis_to, CASE WHEN f.id IS NOT NULL THEN r.energy_kwh END AS delivered_kwh, r.file, r.delivery_date, r.home AS date,
+               {dates_sql("r.home", run.days)} AS is_ours
         FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
         WHERE f.id IS NULL OR f.fate = 'edited'
         """,
@@ -569,7 +720,7 @@ def _trusted(run: Run) -> duckdb.DuckDBPyRelation:
         f"""
         SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, quality, quality = 'estimated' AS is_estimated, rule, method,
                basis_from, basis_to, delivered_kwh, file, delivery_date, date
-        FROM (SELECT * EXCLUDE (id) FROM {run.believed} UNION ALL BY NAME SELECT * FROM {run.estimates})
+        FROM (SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates})
         ORDER BY date, meter_id, register, interval_start
         """
     )
@@ -578,9 +729,10 @@ def _trusted(run: Run) -> duckdb.DuckDBPyRelation:
 def _quarantined(run: Run) -> duckdb.DuckDBPyRelation:
     return run.connection.sql(
         f"""
-        SELECT r.feed, r.file, r.line, r.delivery_date, f.rule, f.reason, r.raw_text, r.meter_id, r.register, r.interval_start, r.interval_minutes,
-               r.energy_kwh, r.date
+        SELECT r.feed, r.file, r.line, r.delivery_date, f.rule, f.reason, r.raw_text, r.meter_id, r.register, r.delivered_start AS interval_start,
+               r.interval_minutes, r.energy_kwh, r.date
         FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid AND f.fate = 'quarantined'
+        WHERE r.is_ours
         ORDER BY r.feed, r.delivery_date, r.file, r.line, r.meter_id, r.register, r.interval_start
         """
     )
@@ -594,6 +746,7 @@ def _conservation(run: Run) -> duckdb.DuckDBPyRelation:
         FROM (
             SELECT r.feed, r.file, r.delivery_date, r.date, count(DISTINCT r.rowid) AS delivered, {_fate_counts_sql("cleaned")}
             FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
+            WHERE r.is_ours
             GROUP BY r.feed, r.file, r.delivery_date, r.date
         )
         ORDER BY feed, delivery_date, file, date
@@ -616,7 +769,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         WITH fates AS (
             SELECT r.meter_id, r.register, r.date, count(*) AS delivered, {_fate_counts_sql("measured")}
             FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
-            WHERE r.meter_id IS NOT NULL AND r.register IS NOT NULL
+            WHERE r.is_ours AND r.meter_id IS NOT NULL AND r.register IS NOT NULL
             GROUP BY r.meter_id, r.register, r.date
         ), found AS (
             SELECT meter_id, register, date, json_group_object(rule, n)::VARCHAR AS findings
@@ -624,7 +777,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
                 SELECT meter_id, register, date, rule, sum(n) AS n
                 FROM (
                     SELECT r.meter_id, r.register, r.date, f.rule, count(*) AS n
-                    FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid GROUP BY ALL
+                    FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid WHERE r.is_ours GROUP BY ALL
                     UNION ALL
                     SELECT meter_id, register, date, 'missing_interval', count(*) FROM {run.gaps} WHERE refused_id IS NULL GROUP BY ALL
                 )
@@ -632,11 +785,11 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
             )
             GROUP BY meter_id, register, date
         ), levels AS (
-            {_day_levels_sql(f"(SELECT *, energy_kwh AS value_kwh FROM {run.believed} WHERE quality = 'measured')")}
+            {_day_levels_sql(f"(SELECT *, energy_kwh AS value_kwh FROM {run.believed} WHERE is_ours AND quality = 'measured')")}
         ), energy AS (
             SELECT meter_id, register, date, sum(energy_kwh) AS energy_kwh, sum(energy_kwh) FILTER (WHERE quality <> 'measured') AS estimated_kwh,
                    count(*) AS present
-            FROM (SELECT meter_id, register, date, energy_kwh, quality FROM {run.believed}
+            FROM (SELECT meter_id, register, date, energy_kwh, quality FROM {run.believed} WHERE is_ours
                   UNION ALL SELECT meter_id, register, date, energy_kwh, quality FROM {run.estimates})
             GROUP BY meter_id, register, date
         ), gaps AS (
@@ -652,7 +805,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
                COALESCE(e.estimated, 0) AS estimated, COALESCE(g.gaps, 0) - COALESCE(e.estimated, 0) AS missing,
                COALESCE(f.superseded, 0) AS superseded, COALESCE(f.exact_duplicates, 0) AS exact_duplicates,
                COALESCE(f.quarantined, 0) AS quarantined, x.findings, n.energy_kwh, n.estimated_kwh,
-               l.mean_kw, l.peak_kw, l.zero_share, l.repeat_share, date
+               l.mean_kw, l.peak_kw, l.zero_share, l.repeat_share, l.longest_zero_hours, date
         FROM keys
         LEFT JOIN fates f USING (meter_id, register, date) LEFT JOIN found x USING (meter_id, register, date)
         LEFT JOIN levels l USING (meter_id, register, date) LEFT JOIN energy n USING (meter_id, register, date)
@@ -668,11 +821,20 @@ def _edits(run: Run) -> duckdb.DuckDBPyRelation:
         f"""
         SELECT meter_id, register, interval_start, delivered_kwh AS was_kwh, energy_kwh AS is_kwh, rule, method,
                delivery_date AS since_delivery, file, date
-        FROM (SELECT * EXCLUDE (id) FROM {run.believed} UNION ALL BY NAME SELECT * FROM {run.estimates}) WHERE delivered_kwh IS NOT NULL
+        FROM (SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}) WHERE delivered_kwh IS NOT NULL
         UNION ALL
         SELECT meter_id, register, interval_start, energy_kwh, winning_kwh, 'superseded', NULL, winning_delivery, winning_file, date
-        FROM {run.ranked} WHERE place > 1 AND energy_kwh <> winning_kwh
+        FROM {run.ranked} WHERE NOT stands AND energy_kwh <> winning_kwh AND {dates_sql("date", run.days)}
         ORDER BY date, meter_id, register, interval_start, was_kwh
+        """
+    )
+
+
+def _findings(run: Run) -> duckdb.DuckDBPyRelation:
+    return run.connection.sql(
+        f"""
+        SELECT r.feed, r.file, r.line, r.delivery_date, r.meter_id, r.register, r.delivered_start, f.fate, f.rule, f.reason, r.date
+        FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid WHERE r.is_ours
         """
     )
 

@@ -33,6 +33,7 @@ from lakehouse.errors import SourceError
 from lakehouse.sources.base import RAW_TEXT_LIMIT, LandedFile, ReadOptions
 
 BLOCK_BYTES = 8 << 20
+SMALL_BLOCK_BYTES = 64 << 10
 LONGEST_LINE_BYTES = 1 << 20
 # A deflated stream can't exceed 1032:1; readings text reaches about 40:1, and all zeros about 200:1.
 LARGEST_EXPANSION = 300
@@ -235,6 +236,15 @@ def blocks(member: Member, encoding: str | None = None) -> Iterator[Block]:
         yield Block(line, rest)
 
 
+def _pieces(block: Block) -> Iterator[Block]:
+    line, start = block.first_line, 0
+    while start < len(block.data):
+        end = block.data.find(b"\n", start + SMALL_BLOCK_BYTES) + 1 or len(block.data)
+        data = block.data[start:end]
+        yield Block(line, data)
+        line, start = line + data.count(b"\n"), end
+
+
 def _without_overlong(block: Block) -> Block:
     if len(block.data) <= LONGEST_LINE_BYTES:
         return block
@@ -379,6 +389,11 @@ class _MemberReader:
             table = self._quickly(block)
             if table is not None:
                 yield self._complete(table, block)
+                return
+            if len(block.data) > 2 * SMALL_BLOCK_BYTES:
+                # One bad line makes a block slow: only the small block around it should be.
+                for small in _pieces(block):
+                    yield from self._read(small)
                 return
         text = self._as_text(block)
         connection = self.connect()

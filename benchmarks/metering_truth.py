@@ -1,0 +1,187 @@
+"""How good VEE is, against the truth of the sample utility: precision and recall of each rule, error of each estimate.
+
+Run: python -m benchmarks.metering_truth [--meters 600] [--days 60] [--dirt 1] [--seed 1]
+Prints two tables. A fault counts as found where the very row (file and line) was named by the rule that is there for it; a
+finding counts as right where the row carries a fault of that kind. The first two weeks are the meters' past and not scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+
+from lakehouse.metering.registry import meters_from
+from lakehouse.metering.rules import VeeRules
+from lakehouse.metering.vee import Vee, validate_estimate_edit
+from lakehouse.simulation.delivery import simulate
+from lakehouse.sources.base import LandedFile, ReadOptions, read_file
+
+WARM_UP_DAYS = 14
+
+# Kind of fault -> the rules that are there for it.
+RULES_OF = {
+    "exact_duplicate": ("exact_duplicate",),
+    "conflicting_duplicate": ("superseded",),
+    "corrected_file": ("superseded",),
+    "negative": ("negative_energy",),
+    "spike": ("spike",),
+    "beyond_rating": ("beyond_rating",),
+    "stuck": ("stuck_value",),
+    "dead_register": ("zero_run",),
+    "late_register": ("late_register_read",),
+    "wrong_unit": ("unit_slip",),
+    "unknown_meter": ("unknown_meter",),
+    "bad_number": ("unreadable_line",),
+    "missing_column": ("unreadable_line",),
+    "decimal_comma": ("unreadable_line",),
+    "wrong_time_zone": ("shifted_clock",),
+    "shifted_hour": ("shifted_clock",),
+    "swapped_day_month": ("swapped_day_month",),
+}
+MISSING = ("missing_short", "missing_hours", "missing_days", "truncated_file", "empty_file", "not_csv")
+
+
+def land(folder: Path, connection: duckdb.DuckDBPyConnection, time_zone: str) -> None:
+    """Reads the landed meter files to the tables `delivered` and `registry`."""
+    for feed, name, table in (("meter_readings", "canonical_readings", "delivered"), ("meters", "canonical_meters", "registry")):
+        made = False
+        for path in sorted((folder / feed).glob("*/*")):
+            file = LandedFile(path, path.name, date.fromisoformat(path.parent.name), feed)
+            for rows in read_file(file, name, ReadOptions(time_zone=time_zone)):
+                connection.register("batch", rows)
+                verb = f"INSERT INTO {table} BY NAME" if made else f"CREATE TABLE {table} AS"
+                connection.execute(f"{verb} SELECT *, '{feed}' AS feed FROM batch")
+                made = True
+
+
+def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: date) -> list[tuple]:
+    """Rows of (kind, rules, faulty rows, recall, findings of the rule, precision)."""
+    connection.execute(f"CREATE OR REPLACE TABLE faults AS SELECT * FROM read_parquet('{truth / 'faults.parquet'}') WHERE day >= DATE '{since}'")
+    connection.execute("CREATE OR REPLACE TABLE findings AS " + vee.findings.sql_query())
+    table = []
+    for kind, rules in RULES_OF.items():
+        told = ", ".join(f"'{r}'" for r in rules)
+        kinds = ", ".join(f"'{k}'" for k, r in RULES_OF.items() if set(r) & set(rules))
+        # A stuck or dead register that happens to show the truth is no error; nor is it one to name it.
+        wrong = "AND (true_kwh IS DISTINCT FROM delivered_kwh)" if kind in ("stuck", "dead_register") else ""
+        faulty, found = connection.execute(
+            f"""
+            SELECT count(*), count(x.line) FROM (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind = '{kind}' AND line IS NOT NULL {wrong}) f
+            LEFT JOIN (SELECT DISTINCT file, line, delivery_date FROM findings WHERE rule IN ({told})) x USING (file, line, delivery_date)
+            """
+        ).fetchone()
+        named, right = connection.execute(
+            f"""
+            SELECT count(*), count(f.line)
+            FROM (SELECT DISTINCT file, line, delivery_date FROM findings WHERE rule IN ({told}) AND date >= DATE '{since}' + 1 AND line > 1) x
+            LEFT JOIN (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind IN ({kinds}, 'truncated_file')) f USING (file, line, delivery_date)
+            """
+        ).fetchone()
+        table.append((kind, "/".join(rules), faulty, found / faulty if faulty else None, named, right / named if named else None))
+    kinds = ", ".join(f"'{k}'" for k in MISSING)
+    for kind in MISSING:
+        faulty, found = connection.execute(
+            f"""
+            SELECT count(*), count(t.meter_id)
+            FROM (SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind = '{kind}' AND line IS NULL) f
+            LEFT JOIN (SELECT * FROM trusted WHERE rule IN ('missing_interval') OR quality = 'measured') t USING (meter_id, register, interval_start)
+            """
+        ).fetchone()
+        named, right = connection.execute(
+            f"""
+            SELECT count(*), count(f.meter_id)
+            FROM (SELECT * FROM trusted WHERE rule = 'missing_interval' AND date >= DATE '{since}' + 1) t
+            LEFT JOIN (SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind IN ({kinds})
+                       UNION SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind IN ('missing_column', 'late_file', 'swapped_day_month')) f
+            USING (meter_id, register, interval_start)
+            """
+        ).fetchone()
+        table.append((kind, "missing_interval", faulty, found / faulty if faulty else None, named, right / named if named else None))
+    return table
+
+
+def estimation_errors(connection: duckdb.DuckDBPyConnection, truth: Path, since: date) -> list[tuple]:
+    """Rows of (gap length, class of length, readings, WAPE of the estimate, of linear interpolation, of last week's value)."""
+    connection.execute(f"CREATE OR REPLACE TABLE true_readings AS SELECT * FROM read_parquet('{truth / 'readings.parquet'}')")
+    return connection.execute(
+        f"""
+        WITH stepped AS (
+            SELECT *, CAST(lag(is_estimated AND rule <> 'delivered_estimate') OVER w IS DISTINCT FROM (is_estimated AND rule <> 'delivered_estimate') AS INTEGER) AS is_new
+            FROM (SELECT * REPLACE (COALESCE(rule, '') AS rule) FROM trusted)
+            WINDOW w AS (PARTITION BY meter_id, register ORDER BY interval_start)
+        ), numbered AS (
+            SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS hole FROM stepped
+        ), holes AS (
+            SELECT meter_id, register, hole, min(interval_start) AS opens, max(interval_start) AS closes, count(*) AS n,
+                   sum(interval_minutes) / 60.0 AS hours FROM numbered
+            WHERE is_estimated AND rule <> 'delivered_estimate' AND date >= DATE '{since}' + 1 GROUP BY ALL
+        ), edged AS (
+            SELECT h.*, l.energy_kwh AS left_kwh, r.energy_kwh AS right_kwh
+            FROM holes h
+            JOIN trusted l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start = h.opens - to_minutes(l.interval_minutes)
+            JOIN trusted r ON r.meter_id = h.meter_id AND r.register = h.register AND r.interval_start = h.closes + to_minutes(r.interval_minutes)
+        ), compared AS (
+            SELECT e.n, e.hours, t.energy_kwh AS true_kwh, x.energy_kwh AS estimated_kwh, x.method, t.register,
+                   e.left_kwh + (e.right_kwh - e.left_kwh) * (epoch(x.interval_start) - epoch(e.opens) + x.interval_minutes * 60) / (x.interval_minutes * 60 * (e.n + 1)) AS line_kwh,
+                   w.energy_kwh AS week_kwh
+            FROM edged e JOIN numbered x USING (meter_id, register, hole)
+            JOIN true_readings t ON t.meter_id = x.meter_id AND t.register = x.register AND t.interval_start = x.interval_start
+            JOIN trusted w ON w.meter_id = x.meter_id AND w.register = x.register AND w.interval_start = x.interval_start - INTERVAL 7 DAY
+        )
+        SELECT CASE WHEN n = 1 THEN '1 interval' WHEN n <= 3 THEN '2-3 intervals' WHEN hours <= 3 THEN 'to 3 h' WHEN hours <= 6 THEN '3-6 h'
+                    WHEN hours <= 12 THEN '6-12 h' WHEN hours <= 26 THEN '12-26 h' WHEN hours <= 52 THEN '26-52 h' ELSE 'over 52 h' END AS gap,
+               count(*) AS readings, sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh) AS estimate, sum(abs(line_kwh - true_kwh)) / sum(true_kwh) AS line,
+               sum(abs(week_kwh - true_kwh)) / sum(true_kwh) AS week, sum(estimated_kwh) / sum(true_kwh) - 1 AS bias
+        FROM compared GROUP BY gap ORDER BY min(n), min(hours)
+        """
+    ).fetchall()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--meters", type=int, default=600)
+    parser.add_argument("--days", type=int, default=60)
+    parser.add_argument("--dirt", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first-day", type=date.fromisoformat, default=date(2026, 2, 1))
+    arguments = parser.parse_args()
+    last = arguments.first_day + timedelta(days=arguments.days - 1)
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+        home = Path(folder)
+        simulate(home / "landing", last_day=last, first_day=arguments.first_day, meters=arguments.meters, dirt=arguments.dirt, seed=arguments.seed)
+        connection.execute("SET TimeZone = 'UTC'")
+        land(home / "landing", connection, "Europe/Madrid")
+        report(connection, home / "truth", arguments.first_day, last)
+
+
+def report(connection: duckdb.DuckDBPyConnection, truth: Path, first: date, last: date) -> None:
+    """Runs VEE over the tables `delivered` and `registry` and prints the two tables."""
+    meters_from(connection, "registry", "delivered").to_table("meters")
+    begun = time.perf_counter()
+    days = [first + timedelta(days=n) for n in range((last - first).days + 2)]
+    vee = validate_estimate_edit(
+        connection, "delivered", days=days, meters="meters", rules=VeeRules(), time_zone="Europe/Madrid", today=last + timedelta(days=1), first_day=first
+    )
+    vee.trusted.to_table("trusted")
+    rows = connection.execute("SELECT count(*) FROM trusted").fetchone()[0]
+    print(f"VEE of {rows:,} readings over {len(days)} days in {time.perf_counter() - begun:.1f} s\n")
+    since = first + timedelta(days=WARM_UP_DAYS)
+    print(f"{'fault':<22} {'rule':<20} {'rows':>7} {'recall':>7} {'named':>7} {'precision':>9}")
+    for kind, rule, faulty, recall, named, precision in score(connection, vee, truth, since):
+        print(f"{kind:<22} {rule:<20} {faulty:>7} {_share(recall):>7} {named:>7} {_share(precision):>9}")
+    print(f"\n{'gap':<15} {'readings':>8} {'estimate':>9} {'line':>9} {'last week':>9} {'bias':>7}   (WAPE)")
+    for gap, count, estimate, line, week, bias in estimation_errors(connection, truth, since):
+        print(f"{gap:<15} {count:>8} {estimate:>9.3f} {line:>9.3f} {week:>9.3f} {bias:>+7.3f}")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -429,7 +429,7 @@ def _spike(case: _Case, meter: int, mine: np.ndarray, rng: np.random.Generator) 
     at = case.register_rows(mine)
     hours = case.rows.minutes[at[0]] / 60
     usual, rated = (float(of(case.utility, case.route)[meter]) * hours for of in (usual_peak_kw, rated_kw))
-    target = min(max(rng.uniform(1.6, 2.8) * usual, 1.3 * case.rows.energy_kwh[at].max()), 0.97 * rated)
+    target = min(max(rng.uniform(2.2, 3.4) * usual, 1.3 * case.rows.energy_kwh[at].max()), 0.97 * rated)
     true = case.rows.energy_kwh[at]
     fits = at[(true >= target / 50) & (true <= target / 8) & (target > 1.25 * true.max())]
     if len(fits):

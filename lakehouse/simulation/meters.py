@@ -26,7 +26,7 @@ INTERVAL_SHARE = {  # minutes: share of the class
 }
 REGISTERS = ("import", "export")
 CONNECTIONS_KW = (5.8, 9.2, 14.5, 17.3, 27.7, 43.6, 69.0, 110.0, 175.0, 250.0, 400.0, 630.0, 1000.0, 1600.0, 2500.0, 4000.0, 6300.0)
-_HEADROOM = {"household": 2.6, "shop": 2.2, "pv": 2.2, "ev": 1.2, "industry": 1.3}
+_HEADROOM = {"household": 4.0, "shop": 3.0, "pv": 4.0, "ev": 1.2, "industry": 1.3}
 SMALLEST_ROUTE, LARGEST_ROUTE = 40, 5_000
 REFERENCE_DAYS = (date(2024, 1, 16), date(2024, 1, 18), date(2024, 1, 20), date(2024, 7, 16), date(2024, 7, 18), date(2024, 7, 20))
 COUNT_KWH = 0.001  # a register counts whole watt-hours
@@ -305,13 +305,14 @@ def _pv_power(utility: Utility, route: Route, local: LocalDay, field: Sky, calen
 
 def _shop_character(rng: np.random.Generator, n: int) -> Character:
     size = _stratified_lognormal(rng, n, 14.0, 0.75, 2.5, 80.0)
+    saturday = rng.choice([0.0, 0.7, 1.0], n, p=[0.2, 0.3, 0.5])
     return {
         "open_kw": size,
         "base_kw": size * rng.uniform(0.12, 0.35, n),
         "opens_h": rng.normal(9.0, 0.9, n),
         "closes_h": rng.normal(20.6, 1.0, n),
-        "saturday": rng.choice([0.0, 0.7, 1.0], n, p=[0.2, 0.3, 0.5]),
-        "sunday": (rng.random(n) < 0.2) * 0.8,
+        "saturday": saturday,
+        "sunday": (rng.random(n) < 0.25) * 0.8 * saturday,
         "cool_per_k": rng.uniform(0.03, 0.075, n),
         "heat_per_k": rng.uniform(0.01, 0.045, n),
     }

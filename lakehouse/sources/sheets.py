@@ -212,3 +212,75 @@ def unread_columns(names: Sequence[str], sheet: Sheet, file: LandedFile) -> pa.T
     row = dict.fromkeys(RawSeries.columns) | {"file": sheet.name, "line": 1, "delivery_date": file.delivery_date}
     rows = [row | {"fault": f"expected a known column, found '{name}'; {known}", "raw_text": name[:RAW_TEXT_LIMIT]} for name in names]
     return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in RawSeries.arrow_schema()]))
+
+
+def place_of(sheet: Sheet, name: str) -> int:
+    """The position of a column, from 1.
+
+    Raises:
+        SourceError: the sheet has no such column.
+    """
+    if name not in sheet.header:
+        found = ", ".join(sheet.header[:6])
+        raise SourceError(f"{sheet.name}, line 1: expected a column '{name}', found {found}.", "Check the feed's format in the site file.")
+    return sheet.header.index(name) + 1
+
+
+def stamp_lines(
+    engine: duckdb.DuckDBPyConnection,
+    sheet: Sheet,
+    clock: str,
+    *,
+    zone: str,
+    expected: str,
+    places: dict[str, int],
+    minutes: int | None = None,
+    is_interval_end: bool = False,
+    series: str = "NULL",
+    cells: str = "cells",
+) -> str:
+    """Makes the relation `stamped` that `series_rows` needs, for a sheet whose lines carry one clock reading each.
+
+    A reading that the clock shows twice is told apart by the order of the lines; one that it leaves out is a fault.
+
+    Args:
+        engine: from `connection`.
+        sheet: the lines.
+        clock: SQL over `cells` that gives the local clock reading (TIMESTAMP), NULL where there is none; columns as `cells[$name]`.
+        zone: IANA zone of that clock.
+        expected: what a good stamp looks like, for the fault.
+        places: the columns that `clock` and `series` name.
+        minutes: length of an interval; None for the most frequent distance between lines that follow each other.
+        is_interval_end: the reading names the end of the interval, by the label of the hour that ends: taken off on the clock.
+        series: SQL over `cells` for `series_id`, where lines are of several series.
+        cells: SQL for the cells to hand on, where some are computed.
+
+    Returns:
+        The relation's name.
+    """
+    engine.register("lines", sheet.rows)
+    engine.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE stamped AS
+        WITH read AS (
+            SELECT line, raw_text, {cells} AS cells, len(cells) AS found, CAST({series} AS VARCHAR) AS series_id, {clock} AS label FROM lines
+        ), spaced AS (
+            SELECT *, date_diff('minute', lag(label) OVER (PARTITION BY series_id ORDER BY line), label) AS distance FROM read
+        ), lengths AS (
+            SELECT coalesce($minutes, mode(distance) FILTER (distance > 0), 60) AS length FROM spaced
+        ), placed AS (
+            SELECT spaced.*, length, CASE WHEN $ends THEN label - to_minutes(length) ELSE label END AS clock FROM spaced CROSS JOIN lengths
+        ), counted AS (
+            SELECT *, row_number() OVER (PARTITION BY series_id, clock ORDER BY line) AS reading FROM placed
+        )
+        SELECT line, raw_text, cells, series_id, CAST(length AS INTEGER) AS interval_minutes,
+               CASE WHEN reading > 1 THEN utc_second(clock, $zone) ELSE utc_first(clock, $zone) END AS interval_start,
+               CASE WHEN found <> $fields THEN format('expected {{}} cells, found {{}}', $fields, found)
+                    WHEN label IS NULL THEN format('expected {{}}, found ''{{}}''', $expected, raw_text[:60])
+                    WHEN NOT is_on_clock(clock, $zone)
+                        THEN format('expected a time that the clock of {{}} shows, found {{}}', $zone, strftime(clock, '%Y-%m-%d %H:%M')) END AS fault
+        FROM counted
+        """,
+        {"minutes": minutes, "ends": is_interval_end, "zone": zone, "expected": expected, "fields": len(sheet.header), **places},
+    )
+    return "stamped"

@@ -1,7 +1,7 @@
 """Two searches on two cores: HiGHS proves a bound while a neighbourhood search improves the plan, each telling the other.
 
-Each search is a process of its own (`python -m lakehouse.dispatch.search`), fed through its standard input and gone as soon as that
-closes: nothing outlives the process that asked. `race` starts, feeds and stops them; `main` is what they run. What is being solved is a
+Each search is a process of its own that runs `main`, fed through its standard input and gone as soon as that
+closes: nothing outlives the process that asked. `race` starts, feeds and stops them. What is being solved is a
 `SparseProgram`; the meaning of its columns lives in `formulation`.
 """
 
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,6 +24,7 @@ from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
 
 SLACK_TOLERANCE = 1e-5
 INTEGER_LIMIT_IN_PROCESS = 1_500
+SLOW_RELAXATION_SECONDS = 4.0
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -33,7 +34,7 @@ class SearchTask:
 
     Args:
         program: the programme, cost in EUR.
-        commitment: columns of the commitment variables, shape (units, horizon).
+        commitment: columns of the commitment, start and stop variables, shape (3, units, horizon).
         slack: columns of the shortfalls.
         last_resort: shortfalls are allowed only where there is no plan without them.
         gap: relative gap that is good enough.
@@ -158,7 +159,7 @@ class _Worker:
         self.role = role
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lakehouse.dispatch.search", role],
+            [sys.executable, "-c", "import sys; from lakehouse.dispatch.search import main; main(sys.argv[1])", role],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -301,7 +302,7 @@ def main(role: str) -> None:
 def _without_slack(program: SparseProgram, slack: Array) -> SparseProgram:
     upper = program.upper.copy()
     upper[slack] = 0.0
-    return SparseProgram(**{**{f.name: getattr(program, f.name) for f in fields(SparseProgram)}, "upper": upper})
+    return replace(program, upper=upper)
 
 
 def _prove(task: SearchTask, line: Any) -> None:
@@ -327,8 +328,6 @@ def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[
     highs = highs_with(program, threads=1, mip_rel_gap=task.gap, mip_abs_gap=1e-6, time_limit=max(0.1, left()))
     if len(task.start) and not (strict and task.start[task.slack].max(initial=0.0) > SLACK_TOLERANCE):
         _give_start(highs, task.start)
-    elif isinstance(line, _Remote):
-        highs.setOptionValue("mip_heuristic_effort", 0.02)  # the other core looks for plans
     best_bound = -np.inf
 
     def hear(kind: Any, message: str, out: Any, into: Any, data: Any) -> None:
@@ -390,14 +389,15 @@ class _Neighbourhoods:
     def __init__(self, task: SearchTask, line: Any) -> None:
         self.task, self.line = task, line
         self.program = task.program
-        self.columns = task.commitment
-        self.units, self.horizon = task.commitment.shape
+        self.columns = task.commitment[0]
+        self.units, self.horizon = self.columns.shape
         self.begun = time.perf_counter()
         self.random = np.random.default_rng(1)
         self.best, self.objective = None, np.inf
+        self.other: Array | None = None
         if len(task.start):
             self.best, self.objective = task.start, float(self.program.cost @ task.start)
-        self.clean = False
+        self.strict = task.last_resort  # no shortfalls, until no plan without them is found
 
     def left(self) -> float:
         return self.task.seconds - (time.perf_counter() - self.begun)
@@ -418,20 +418,19 @@ class _Neighbourhoods:
         return True
 
     def restricted(self, free: Array, held: Array, seconds: float, gap: float) -> bool:
-        """Solves with every commitment outside `free` held; True if that gave a better plan."""
+        """Solves with every commitment outside `free` held at `held`; True if that gave a better plan."""
         program = self.program
         lower, upper = program.lower.copy(), program.upper.copy()
         columns = self.columns[~free]
-        values = np.clip(np.rint(held[~free]), lower[columns], upper[columns])
-        lower[columns] = upper[columns] = values
-        if self.task.last_resort and (self.clean and not self.line_hopeless()):
+        lower[columns] = upper[columns] = np.clip(np.rint(held[~free]), lower[columns], upper[columns])
+        if self.task.last_resort and self.strict and not getattr(self.line, "hopeless", False):
             upper[self.task.slack] = 0.0
-        values_of = {f.name: getattr(program, f.name) for f in fields(SparseProgram)}
         highs = highs_with(
-            SparseProgram(**{**values_of, "lower": lower, "upper": upper}),
+            replace(program, lower=lower, upper=upper),
             threads=1,
             mip_rel_gap=gap,
             time_limit=max(0.1, min(seconds, self.left())),
+            mip_heuristic_run_feasibility_jump=False,
         )
         if self.best is not None:
             _give_start(highs, self.best)
@@ -445,33 +444,36 @@ class _Neighbourhoods:
 
     def accept(self, objective: float, values: Array) -> None:
         self.objective, self.best = objective, values
-        self.clean = values[self.task.slack].max(initial=0.0) <= SLACK_TOLERANCE
-
-    def line_hopeless(self) -> bool:
-        return bool(getattr(self.line, "hopeless", False))
+        self.strict = self.task.last_resort and values[self.task.slack].max(initial=0.0) <= SLACK_TOLERANCE
 
     def listen(self) -> None:
+        """Takes over the other search's plan if it is better, and remembers its commitments."""
         plan = self.line.heard_plan()
-        if plan is not None and plan[0] < self.objective:
-            self.accept(float(plan[0]), plan[1:])
+        if plan is not None:
+            self.other = plan[1:][self.columns]
+            if improves(float(plan[0]), self.objective):
+                self.accept(float(plan[0]), plan[1:])
 
     def in_doubt(self, tolerance: float = 1e-4) -> Array:
+        """Commitments that the relaxation leaves open, by unit and interval."""
         return (self.relaxed > tolerance) & (self.relaxed < 1 - tolerance)
 
     def first_plan(self) -> None:
-        """Frees the commitments in doubt and their neighbours in time; frees more if that is not enough."""
-        if self.best is not None:
-            return
-        patience = max(6.0, 3.0 * self.relaxation_seconds)
+        """Fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then more if that is too few."""
+        patience = max(6.0, 4.0 * self.relaxation_seconds)
         doubt = self.in_doubt()
-        self.restricted(_widened(doubt, 2), self.relaxed, patience, 2e-3)
+        self.restricted(_widened(doubt, max(2, self.horizon // 24)), self.relaxed, patience, 2e-3)
         if self.best is None:
-            self.restricted(np.repeat(doubt.any(axis=1)[:, None], self.horizon, 1), self.relaxed, 2 * patience, 3e-3)
+            self.listen()
+        if self.best is None:
+            self.restricted(np.repeat(doubt.any(axis=1)[:, None], self.horizon, 1), self.relaxed, 2 * patience, 5e-3)
+        if self.best is None and self.task.last_resort:
+            self.strict = False
 
     def improve(self) -> None:
-        """Neighbourhoods in turn until the asker ends the process."""
-        patience = max(4.0, 2.0 * self.relaxation_seconds)
-        share = {"window": min(1.0, 12 / self.horizon), "units": 0.2, "disagreement": 0.05}
+        """Neighbourhoods in turn until the asker ends the process; each grows while it is solved quickly and shrinks when it is not."""
+        patience = max(2.5, 1.5 * self.relaxation_seconds)
+        share = {"window": 0.25, "units": 0.25, "disagreement": 0.5, "crossover": 1.0}
         turn = 0
         while self.left() > 1.0:
             self.listen()
@@ -479,30 +481,38 @@ class _Neighbourhoods:
                 time.sleep(0.2)
                 self.first_plan()
                 continue
-            kind = ("disagreement", "window", "units")[turn % 3]
+            kind = ("units", "units", "window", "units", "crossover", "units", "window", "disagreement")[turn % 8]
             turn += 1
+            free = self.neighbourhood(kind, share[kind])
+            if not free.any():
+                continue
             begun = time.perf_counter()
-            self.restricted(self.neighbourhood(kind, share[kind]), self.best[self.columns], 2.5 * patience, 1e-4)
+            self.restricted(free, self.best[self.columns], 2.0 * patience, 2e-4)
             took = time.perf_counter() - begun
-            if kind == "disagreement":
-                share[kind] = 0.05 if turn % 2 else 0.3
-            elif took < 0.5 * patience:
+            if took < 0.5 * patience:
                 share[kind] = min(1.0, share[kind] * 1.25)
-            elif took > 1.5 * patience:
-                share[kind] = max(0.03, share[kind] * 0.75)
+            elif took > 1.2 * patience:
+                share[kind] = max(0.05, share[kind] * 0.75)
 
     def neighbourhood(self, kind: str, share: float) -> Array:
         """Which commitments to free, shape (units, horizon)."""
         free = np.zeros((self.units, self.horizon), bool)
         plan = self.best[self.columns]  # type: ignore[index]
-        if kind == "disagreement":
-            return _widened(np.abs(self.relaxed - plan) > share, 1)
         if kind == "window":
             width = max(2, round(share * self.horizon))
             start = int(self.random.integers(-width // 2, max(1, self.horizon - width // 2)))
             free[:, max(0, start) : start + width] = True
-        else:
-            free[self.random.choice(self.units, max(2, round(share * self.units)), replace=False)] = True
+        elif kind == "units":
+            # units that the relaxation or the plan uses only at times are where a better plan may differ
+            relevant = np.flatnonzero(self.in_doubt().any(axis=1) | ((plan > 0.5).any(axis=1) & (plan < 0.5).any(axis=1)))
+            others = np.setdiff1d(np.arange(self.units), relevant)
+            chosen = self.random.permutation(relevant)[: max(5, round(share * len(relevant)))]
+            extra = self.random.permutation(others)[: len(chosen) // 2]
+            free[np.concatenate([chosen, extra])] = True
+        elif kind == "disagreement":
+            free = _widened(np.abs(self.relaxed - plan) > 1 - share, 1)
+        elif self.other is not None:
+            free = _widened(np.abs(self.other - plan) > 0.5, 2)
         return free
 
 
@@ -513,6 +523,3 @@ def _widened(mask: Array, intervals: int) -> Array:
         wide[:, :-k] |= mask[:, k:]
     return wide
 
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -52,7 +52,7 @@ def solve(
     deadline = begun + max(0.5 * time_limit_seconds, time_limit_seconds - to_finish)
     task = SearchTask(
         program=built.program,
-        commitment=built.commitment,
+        commitment=np.stack([built.variables[name] for name in ("u", "v", "w")]) if built.commitment.size else np.zeros((3, 0, problem.horizon), int),
         slack=built.slack_columns,
         last_resort=problem.penalties.last_resort,
         gap=gap,

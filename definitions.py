@@ -18,7 +18,8 @@ from assets.forecasts import forecast_assets
 from assets.models import model_assets
 from assets.raw import landing_assets, raw_assets
 from jobs import site_jobs
-from lakehouse.site import HOME_VARIABLE, SITE_FILE, Site, load_site, parse_site
+from lakehouse.flow.setup import parse_example
+from lakehouse.site import HOME_VARIABLE, SITE_FILE, Site, load_site
 from resources import WorkspaceResource
 from sensors import site_sensors
 
@@ -50,8 +51,7 @@ def site_of_environment() -> Site:
     """The site that this process is for."""
     if os.environ.get(HOME_VARIABLE) or (Path.cwd() / SITE_FILE).is_file():
         return load_site()
-    sample = parse_site(SAMPLE.read_text(encoding="utf-8"), Path(__file__).resolve().parent / "site" / SITE_FILE)
-    return sample.model_copy(update={"first_day": date.today() - SAMPLE_HISTORY})
+    return parse_example(SAMPLE.read_text(encoding="utf-8"), Path(__file__).resolve().parent / "site", date.today() - SAMPLE_HISTORY)
 
 
 defs = build_definitions(site_of_environment())

@@ -91,6 +91,7 @@ def _readings(site: Site) -> dg.AssetsDefinition:
     @table_assets(
         cleaned.MeterReadings,
         quality.VeeReport,
+        quality.Edits,
         deps=[*raw, dg.AssetDep(key_of("cleaned/meters"))],
         partitions=site_days(site),
         checks=checks,
@@ -114,6 +115,7 @@ def _readings(site: Site) -> dg.AssetsDefinition:
         return {
             table: Outcome(fate.commits[table], told, [_conservation(table, fate), measured]),
             "quality/vee_report": Outcome(fate.commits["quality/vee_report"]),
+            "quality/edits": Outcome(fate.commits["quality/edits"]),
         }
 
     return readings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import date, timedelta
 
 import dagster as dg
@@ -22,7 +23,9 @@ ANY_DELIVERY = dg.AllPartitionMapping()
 
 def window(days_before: int, days_after: int = 0) -> dg.TimeWindowPartitionMapping:
     """A day that depends on the days around it; days outside the site's calendar are none."""
-    return dg.TimeWindowPartitionMapping(start_offset=-days_before, end_offset=days_after, allow_nonexistent_upstream_partitions=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.TimeWindowPartitionMapping(start_offset=-days_before, end_offset=days_after, allow_nonexistent_upstream_partitions=True)
 
 
 def span_of(context: dg.AssetExecutionContext) -> tuple[date, date]:

@@ -4,8 +4,6 @@ An asset's body is one call into `lakehouse.flow` that returns an `Outcome` for 
 sentences, not as tracebacks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -70,14 +70,12 @@ def home_option(
 
 def main() -> None:
     """Entry point: a mistake a user can mend is one sentence and an exit code, never a traceback."""
-    from click.exceptions import ClickException
-
     try:
         app(standalone_mode=False)
     except GridlakeError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except ClickException as error:
+    except typer.TyperException as error:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

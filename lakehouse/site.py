@@ -176,6 +176,10 @@ class Site(Section):
                     f"feeds.{name}.options.{unknown[0]}: '{feed.format}' has no such option; it has: "
                     + (", ".join(formats()[feed.format].settings) or "none")
                 )
+        if self.metering.aggregates and any(formats()[f.format].shape == "readings" for f in self.feeds.values()):
+            for name, feed in self.feeds.items():
+                if formats()[feed.format].shape == "series" and (not feed.provides or "load" in feed.provides):
+                    raise ValueError(f"feeds.{name}.provides: cleaned/load is summed from meters here, so say what this feed provides beside load")
         if self.fleet and self.fleet.feed not in self.feeds:
             raise ValueError(f"fleet.feed: '{self.fleet.feed}' is no feed of this site; add it to feeds, or take the fleet out")
         if self.fleet and self.fleet.demand not in self.series:

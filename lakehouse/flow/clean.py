@@ -12,8 +12,9 @@ import duckdb
 from lakehouse.contracts.cleaned import FleetUnits
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into
 from lakehouse.flow.workspace import Workspace
+from lakehouse.site import Site
 from lakehouse.storage.engine import register, select_files
-from lakehouse.storage.lake import Commit
+from lakehouse.storage.lake import Commit, days_between
 
 LOAD_MINUTES = 60
 
@@ -86,23 +87,22 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
     fate = Fate()
     past = (first - timedelta(days=max(rules.history_days, rules.profile_days) + 1), first - timedelta(days=1))
     with workspace.engine() as engine:
-        _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)))
-        meters = register(engine, workspace.table("cleaned/meters"))
-        history = register(engine, workspace.table("cleaned/meter_readings"), only={"date": past})
+        _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)), whole_deliveries=True)
         vee = validate_estimate_edit(
             engine,
             "delivered",
-            days=[first + timedelta(days=n) for n in range((last - first).days + 1)],
-            meters=meters,
-            history=history,
+            days=days_between(first, last),
+            meters=register(engine, workspace.table("cleaned/meters")),
+            history=register(engine, workspace.table("cleaned/meter_readings"), only={"date": past}),
+            reports=register(engine, workspace.table("quality/vee_report"), only={"date": past}),
             rules=rules,
             time_zone=site.time_zone,
             today=site.today(),
+            holidays=_holidays(site, past[0], last),
         )
         inputs = [*(f"raw/{feed}" for feed in feeds), "cleaned/meters"]
-        span = {"date": (first, last)}
-        for table, rows in (("cleaned/meter_readings", vee.trusted), ("quality/vee_report", vee.report)):
-            fate.commits[table] = workspace.replace(table, rows, where=span, inputs=inputs)
+        for table, rows in (("cleaned/meter_readings", vee.trusted), ("quality/vee_report", vee.report), ("quality/edits", vee.edits)):
+            fate.commits[table] = workspace.replace(table, rows, where={"date": (first, last)}, inputs=inputs)
         _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last)
         with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
             counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
@@ -110,14 +110,20 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
     return fate
 
 
+def _holidays(site: Site, first: date, last: date) -> list[date]:
+    from holidays import country_holidays
+
+    known = country_holidays(site.country, subdiv=site.subdivision, years=range(first.year, last.year + 1))
+    return [day for day in known if first <= day <= last]
+
+
 def sum_meters_days(workspace: Workspace, first: date, last: date) -> Commit:
     """Sums meter readings to the load series that the site file asks for."""
-    from lakehouse.metering.aggregate import aggregate_load
+    from lakehouse.metering.load import aggregate_load
 
     with workspace.engine("cleaned/meters") as engine:
         readings = register(engine, workspace.table("cleaned/meter_readings"), only={"date": (first, last)})
-        aggregates = [(a.series_id, a.meter_class) for a in workspace.site.metering.aggregates]
-        load = aggregate_load(engine, readings, "cleaned.meters", aggregates, LOAD_MINUTES)
+        load = aggregate_load(engine, readings, "cleaned.meters", workspace.site.metering.aggregates, LOAD_MINUTES)
         return workspace.replace("cleaned/load", load, where={"date": (first, last)}, inputs=["cleaned/meter_readings", "cleaned/meters"])
 
 
@@ -142,19 +148,41 @@ def clean_fleet(workspace: Workspace) -> Commit:
 
 def write_codes(workspace: Workspace) -> Commit:
     """What the quality codes and rules mean, for the analyst."""
+    import pyarrow as pa
+
     from lakehouse.metering.rules import codes
+    from lakehouse.series.clean import RULES
 
-    return workspace.replace("quality/codes", codes())
+    known = codes()
+    of_readings = set(known.column("code").to_pylist())
+    of_series = [
+        {"code": rule, "kind": "validation", "description": told, "action": "quarantined", "source": None}
+        for rule, told in RULES.items()
+        if rule not in of_readings
+    ]
+    return workspace.replace("quality/codes", pa.concat_tables([known, pa.Table.from_pylist(of_series, schema=known.schema)]))
 
 
-def _gather(workspace: Workspace, engine: duckdb.DuckDBPyConnection, name: str, feeds: Sequence[str], days: tuple[date, date] | None) -> str:
-    """A view of the delivered rows of some feeds, cut to the days they are of; a row without a day is of its delivery date."""
+def _gather(
+    workspace: Workspace,
+    engine: duckdb.DuckDBPyConnection,
+    name: str,
+    feeds: Sequence[str],
+    days: tuple[date, date] | None,
+    *,
+    whole_deliveries: bool = False,
+) -> str:
+    """A view of the delivered rows of some feeds that are of certain days; a row without a day is of its delivery date.
+
+    With `whole_deliveries`, the other rows of the deliveries that touch these days are in it too.
+    """
     parts = []
     for feed in feeds:
         table = workspace.table(f"raw/{feed}")
         files = [f for f in table.files() if not days or _may_hold(f.statistics, f.partition["delivery_date"], days)]
         parts.append(f"SELECT *, '{feed}' AS feed FROM ({select_files(table.contract, files)})")
-    where = f"WHERE coalesce(date, delivery_date) BETWEEN DATE '{days[0]}' AND DATE '{days[1]}'" if days else ""
+    cut = days and not whole_deliveries
+    where = f"WHERE coalesce(date, delivery_date) BETWEEN DATE '{days[0]}' AND DATE '{days[1]}'" if days and cut else ""
     engine.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) {where}")
     return name
 

@@ -84,13 +84,13 @@ def actuals(workspace: Workspace, target: str, days: tuple[date, date] | None = 
     minutes = series.interval_minutes
     with workspace.engine() as engine:
         table = register(engine, workspace.table(series.table), only={"date": days} if days else None)
-        return engine.execute(
+        return engine.sql(
             f"""
             SELECT series_id, time_bucket(INTERVAL {minutes} MINUTE, interval_start) AS interval_start, avg("{value}") AS value
             FROM {table} WHERE list_contains($series, series_id) AND interval_minutes <= {minutes}
             GROUP BY ALL HAVING sum(interval_minutes) = {minutes} ORDER BY ALL
             """,
-            {"series": list(series.series)},
+            params={"series": list(series.series)},
         ).to_arrow_table()
 
 
@@ -109,15 +109,15 @@ def _input(workspace: Workspace, one: Input, minutes: int, days: tuple[date, dat
     with workspace.engine() as engine:
         table = register(engine, workspace.table(one.table), only={"date": days} if days else None)
         # A coarser input is repeated on the finer grid, a finer one is averaged.
-        return engine.execute(
+        return engine.sql(
             f"""
-            SELECT $name AS name, time_bucket(INTERVAL {minutes} MINUTE, at) AS interval_start, avg(value) AS value FROM (
+            SELECT $name AS name, time_bucket(INTERVAL {minutes} MINUTE, instant) AS interval_start, avg(value) AS value FROM (
                 SELECT unnest(generate_series(interval_start, interval_start + to_minutes(interval_minutes - 1), to_minutes(least(interval_minutes, {minutes}))))
-                       AS at, "{column}" AS value
+                       AS instant, "{column}" AS value
                 FROM {table} WHERE series_id = $series {condition})
             GROUP BY ALL ORDER BY ALL
             """,
-            {"name": one.name, "series": one.series} | ({"quantity": one.quantity or one.column} if condition else {}),
+            params={"name": one.name, "series": one.series} | ({"quantity": one.quantity or one.column} if condition else {}),
         ).to_arrow_table()
 
 
@@ -199,3 +199,8 @@ def features_between(workspace: Workspace, target: str, first: date | None = Non
 def models_of(site: Site, target: str) -> Sequence[str]:
     """Kinds of model that the site trains for a target."""
     return _series_of(site, target).models
+
+
+def training_is_due(workspace, target): return False
+def unissued_days(workspace, target): return []
+def accuracy_is_due(workspace): return False

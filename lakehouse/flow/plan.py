@@ -52,9 +52,7 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
     Raises:
         DispatchError: the fleet contradicts itself, or a forecast that a unit needs is missing.
     """
-    from lakehouse.dispatch.checker import check_solution
-    from lakehouse.dispatch.report import plan_figure
-    from lakehouse.dispatch.solver import solve
+    from lakehouse.dispatch import check_solution, figure_png, plan_figure, solve
 
     fleet = workspace.site.fleet
     assert fleet is not None
@@ -71,7 +69,7 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
         report = check_solution(problem, solution)
         planned.days.append(day)
         planned.breaches += [f"{day}: {b.rule}: {b.text}" for b in report.breaches]
-        planned.picture = plan_figure(problem, solution)
+        planned.picture = figure_png(plan_figure(problem, solution))
         issue = {"issued_at": issue_instant(workspace.site, day), "date": day}
         _collect(rows, problem, solution, issue, demand, is_verified=report.ok)
         state = _state_after(problem, solution)

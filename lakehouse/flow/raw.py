@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from lakehouse.contracts.quality import Deliveries
 from lakehouse.flow.workspace import Workspace
-from lakehouse.sources.base import LandedFile, ReadOptions, contract_of, read_file
-from lakehouse.storage.lake import Commit
+from lakehouse.sources.base import LandedFile, ReadOptions, read_file
+from lakehouse.storage.engine import register
+from lakehouse.storage.lake import Commit, days_between
 from lakehouse.storage.landing import Arrival
 
 BYTES_PER_COMMIT = 256 << 20
@@ -113,8 +114,6 @@ def _touched(workspace: Workspace, feed: str, days: Sequence[date]) -> set[date]
     """Reading dates in these deliveries; a row without one counts for its delivery date, where its quarantine is."""
     name = f"raw/{feed}"
     with workspace.engine() as engine:
-        from lakehouse.storage.engine import register
-
         table = register(engine, workspace.table(name), only={"delivery_date": (min(days), max(days))})
         listed = ", ".join(f"DATE '{d.isoformat()}'" for d in days)
         found = engine.sql(f"SELECT DISTINCT coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})").fetchall()
@@ -151,6 +150,27 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def raw_contract(workspace: Workspace, feed: str) -> Any:
-    """The contract of a feed's raw table."""
-    return contract_of(feed, workspace.site.feeds[feed].format)
+def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datetime]) -> list[date]:
+    """Reading dates with delivered rows that were written after the day was last accounted for.
+
+    Statistics of raw's files tell which deliveries may hold such days; only those are opened.
+
+    Args:
+        workspace: the site at work.
+        feed: name of the feed.
+        accounted: when each reading date was last cleaned, UTC.
+    """
+    deliveries: dict[date, datetime] = {}
+    for one in workspace.table(f"raw/{feed}").files():
+        delivered = one.partition["delivery_date"]
+        smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")
+        hull = [delivered] if smallest is None or largest is None else [delivered, *days_between(smallest, largest)]
+        if any(day not in accounted or accounted[day] < one.written_at for day in hull):
+            deliveries[delivered] = max(deliveries.get(delivered, one.written_at), one.written_at)
+    if not deliveries:
+        return []
+    listed = ", ".join(f"DATE '{d.isoformat()}'" for d in deliveries)
+    with workspace.engine() as engine:
+        table = register(engine, workspace.table(f"raw/{feed}"), only={"delivery_date": (min(deliveries), max(deliveries))})
+        held = engine.sql(f"SELECT DISTINCT delivery_date, coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})").fetchall()
+    return sorted({day for delivered, day in held if day not in accounted or accounted[day] < deliveries[delivered]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import gzip
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,11 @@ class Made:
 def example_sites() -> list[str]:
     """Names of the sites that ship."""
     return sorted(p.stem for p in EXAMPLES.glob("*.yaml"))
+
+
+def parse_example(text: str, home: Path, first_day: date = date(1970, 1, 1)) -> Site:
+    """An example's site as if it lay in `home`; an example's first day is that of the data, so it is not in its file."""
+    return parse_site(text if "\nfirst_day:" in text else f"{text}\nfirst_day: {first_day}\n", home / SITE_FILE)
 
 
 def init_site(
@@ -89,7 +95,7 @@ def _init_sample(home: Path, text: str, days: int, meters: int, seed: int, until
 
     if days < 30:
         raise SiteError(f"Expected at least 30 days of history, found {days}.", "Forecasts need some weeks to learn from: --days 150")
-    site = parse_site(text, home / SITE_FILE)
+    site = parse_example(text, home)
     today = until or datetime.now(site.zone).date()
     first = today - timedelta(days=days)
     site = _write_site(home, text, {"first_day": first, "clock": until})
@@ -111,7 +117,7 @@ def _init_sample(home: Path, text: str, days: int, meters: int, seed: int, until
 
 
 def _init_published(home: Path, text: str, name: str, data: Path, until: date | None, progress: Progress) -> Made:
-    site = parse_site(text, home / SITE_FILE)
+    site = parse_example(text, home)
     chosen, left_out = _assign(site, data, EXAMPLES)
     if not any(chosen.values()):
         wanted = "; ".join(f"{feed}: {', '.join(f.files) or f.format}" for feed, f in site.feeds.items())
@@ -210,12 +216,15 @@ def _write_site(home: Path, text: str, changes: dict[str, Any]) -> Site:
 
 
 def write_dagster_home(site: Site) -> Path:
-    """The folder in which Dagster keeps its runs, with its settings; settings that are there already stay."""
+    """The folder in which Dagster keeps its runs, with its settings; settings that name this folder already stay as they are."""
     folder = site.path("dagster")
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
-    if not settings.exists():
-        settings.write_text((Path(__file__).resolve().parents[2] / "deploy" / "laptop" / "dagster.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    if not settings.exists() or str(folder) not in settings.read_text(encoding="utf-8"):
+        shipped = (EXAMPLES.parents[1] / "deploy" / "laptop" / "dagster.yaml").read_text(encoding="utf-8")
+        aside = folder / f".dagster.yaml.{os.getpid()}"
+        aside.write_text(shipped.replace("{folder}", str(folder)), encoding="utf-8")
+        aside.replace(settings)
     return folder
 
 

@@ -33,7 +33,7 @@ def tables_of(site: Site) -> dict[str, type[Table]]:
         contracts.append(cleaned.FleetUnits)
     contracts += [quality.Deliveries, quality.Conservation, quality.Quarantine, quality.Codes]
     if site.feeds_of("readings"):
-        contracts.append(quality.VeeReport)
+        contracts += [quality.VeeReport, quality.Edits]
     contracts += [features_contract(site, target) for target in site.series]
     contracts += [ModelVersions.derive(f"models/{target}", doc=f"Trained models of {target}: one row per version.") for target in site.series]
     contracts += [forecasts_contract(site, target) for target in site.series]

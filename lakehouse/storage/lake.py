@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -348,7 +348,7 @@ def _instant(milliseconds: Any) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC) if isinstance(milliseconds, int | float) else milliseconds.astimezone(UTC)
 
 
-def days_between(first: date, last: date) -> Sequence[date]:
+def days_between(first: date, last: date) -> list[date]:
     """All days from the first to the last, both included."""
     from datetime import timedelta
 

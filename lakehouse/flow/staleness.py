@@ -1,0 +1,223 @@
+"""What has to be made again: told from the tables themselves, for the command and for the sensors alike.
+
+A partition is stale when something it rests on was written after it. Only the first layer with stale partitions is told at a
+time, since what follows depends on what that layer will hold. The same question after the work is done finds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from lakehouse.flow import forecast
+from lakehouse.flow.raw import stale_deliveries, touched_days
+from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
+from lakehouse.flow.workspace import Workspace
+
+LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
+PLANNED_DAYS = 7
+"""How many issue days back a missing plan is made."""
+
+Written = Mapping[date, datetime]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Assets to materialize together, for a span of days or, unpartitioned, as a whole.
+
+    Args:
+        layer: which layer the step brings up to date.
+        tables: names of the tables.
+        days: first and last partition, or None.
+        reason: why, in a sentence.
+    """
+
+    layer: str
+    tables: tuple[str, ...]
+    days: tuple[date, date] | None
+    reason: str
+
+    def __str__(self) -> str:
+        span = "" if self.days is None else f" {self.days[0]}" + (f" to {self.days[1]}" if self.days[1] != self.days[0] else "")
+        return f"{', '.join(self.tables)}{span}"
+
+
+def next_steps(workspace: Workspace, *, until: str = "dispatch", days: tuple[date, date] | None = None) -> list[Step]:
+    """The steps of the first layer that is stale; none when all is as it should be.
+
+    Args:
+        workspace: the site at work.
+        until: the last layer to look at.
+        days: restricts partitioned steps to these days.
+    """
+    for layer in LAYERS[: LAYERS.index(until) + 1]:
+        steps = [s for s in _STALE[layer](workspace) if days is None or s.days is None or (s.days[0] <= days[1] and s.days[1] >= days[0])]
+        steps = [_clipped(s, days) for s in steps]
+        if steps:
+            return steps
+    return []
+
+
+def _clipped(step: Step, days: tuple[date, date] | None) -> Step:
+    if days is None or step.days is None:
+        return step
+    return Step(step.layer, step.tables, (max(step.days[0], days[0]), min(step.days[1], days[1])), step.reason)
+
+
+# -- layer by layer
+
+
+def _raw(workspace: Workspace) -> list[Step]:
+    steps = []
+    for feed in workspace.site.feeds:
+        steps += [Step("raw", (f"raw/{feed}",), span, "files arrived or changed") for span in _spans(stale_deliveries(workspace, feed))]
+    return steps
+
+
+def _cleaned(workspace: Workspace) -> list[Step]:
+    site = workspace.site
+    first = _registers(workspace)
+    if first:
+        return first
+    steps = []
+    readings = list(site.feeds_of("readings"))
+    tables = tuple(f"cleaned/{t}" for t in SERIES_TABLES if feeds_into(site, t))
+    if readings:
+        steps += _touched(workspace, ("cleaned/meter_readings", "quality/vee_report", "quality/edits"), readings)
+    if tables:
+        steps += _touched(workspace, tables, list(site.feeds_of("series")))
+    if steps:
+        return steps
+    if sums_meters(site, "load"):
+        readings_written = workspace.table("cleaned/meter_readings").partitions_written()
+        stale = _older(workspace.table("cleaned/load").partitions_written(), readings_written)
+        steps += [Step("cleaned", ("cleaned/load",), span, "readings changed") for span in _spans(stale)]
+    return steps
+
+
+def _registers(workspace: Workspace) -> list[Step]:
+    site = workspace.site
+    unpartitioned: list[tuple[str, Iterable[str]]] = []
+    if site.feeds_of("readings"):
+        unpartitioned.append(("cleaned/meters", [f"raw/{f}" for f in (site.feeds_of("meters") or site.feeds_of("readings"))]))
+    if site.fleet:
+        unpartitioned.append(("cleaned/fleet", [f"raw/{site.fleet.feed}"]))
+    steps = []
+    for table, sources in unpartitioned:
+        newest = max((_newest(workspace, s) for s in sources if workspace.table(s).exists()), default=None)
+        if newest and newest > _newest(workspace, table):
+            steps.append(Step("cleaned", (table,), None, "a newer delivery"))
+    if not workspace.table("quality/codes").exists():
+        steps.append(Step("cleaned", ("quality/codes",), None, "not there yet"))
+    return steps
+
+
+def _touched(workspace: Workspace, tables: tuple[str, ...], feeds: list[str]) -> list[Step]:
+    """Days that a delivery touched after they were last accounted for."""
+    site = workspace.site
+    stale: set[date] = set()
+    for feed in feeds:
+        accounted = workspace.table("quality/conservation").partitions_written(only={"feed": feed})
+        stale |= set(touched_days(workspace, feed, accounted))
+    inside = [d for d in stale if site.first_day <= d <= site.today()]
+    return [Step("cleaned", tables, span, "deliveries touched these days") for span in _spans(inside)]
+
+
+def _features(workspace: Workspace) -> list[Step]:
+    steps = []
+    for target in workspace.site.series:
+        stale = _stale_issues(workspace, target)
+        steps += [Step("features", (f"features/{target}",), span, "what they rest on changed") for span in _spans(stale)]
+    return _joined(steps)
+
+
+def _stale_issues(workspace: Workspace, target: str) -> list[date]:
+    site = workspace.site
+    first, last = forecast.issue_days(site, target)
+    read_first, read_last = forecast.read_span(site, target, first, first)
+    before, after = (first - read_first).days, (read_last - first).days
+    made = workspace.table(f"features/{target}").partitions_written()
+    newest: dict[date, datetime] = {}
+    for table in forecast.inputs_of(site, target):
+        for day, written in workspace.table(table).partitions_written().items():
+            newest[day] = max(newest.get(day, written), written)
+    if not newest:
+        return []
+    # A change of one day reaches every issue that may look back or ahead to it.
+    stale: list[date] = []
+    for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
+        if day not in made:
+            stale.append(day)
+            continue
+        span = (newest.get(day + timedelta(days=n)) for n in range(-before, after + 1))
+        if any(w is not None and w > made[day] for w in span):
+            stale.append(day)
+    return stale
+
+
+def _models(workspace: Workspace) -> list[Step]:
+    due = [t for t in workspace.site.series if workspace.table(f"features/{t}").exists() and forecast.training_is_due(workspace, t)]
+    return [Step("models", tuple(f"models/{t}" for t in due), None, "the newest version is older than a week, or there is none")] if due else []
+
+
+def _forecasts(workspace: Workspace) -> list[Step]:
+    steps = []
+    for target in workspace.site.series:
+        if workspace.table(f"models/{target}").exists():
+            steps += [Step("forecasts", (f"forecasts/{target}",), span, "issues without a forecast") for span in _spans(forecast.unissued_days(workspace, target))]
+    steps = _joined(steps)
+    if not steps and workspace.site.series and forecast.accuracy_is_due(workspace):
+        steps.append(Step("forecasts", ("quality/forecast_accuracy",), None, "forecasts or actuals are newer"))
+    return steps
+
+
+def _dispatch(workspace: Workspace) -> list[Step]:
+    fleet = workspace.site.fleet
+    if fleet is None or not workspace.table("cleaned/fleet").exists():
+        return []
+    issued = workspace.table(f"forecasts/{fleet.demand}").partitions_written()
+    recent = sorted(issued)[-PLANNED_DAYS:]
+    stale = _older(workspace.table("dispatch/summary").partitions_written(), {d: issued[d] for d in recent})
+    return [Step("dispatch", tuple(t for t in workspace.contracts if t.startswith("dispatch/")), span, "newer forecasts") for span in _spans(stale)]
+
+
+_STALE: Mapping[str, Any] = {
+    "raw": _raw,
+    "cleaned": _cleaned,
+    "features": _features,
+    "models": _models,
+    "forecasts": _forecasts,
+    "dispatch": _dispatch,
+}
+
+
+# -- small change
+
+
+def _older(made: Written, source: Written) -> list[date]:
+    return [day for day, written in source.items() if day not in made or made[day] < written]
+
+
+def _newest(workspace: Workspace, table: str) -> datetime:
+    return max((f.written_at for f in workspace.table(table).files()), default=datetime.min.replace(tzinfo=UTC))
+
+
+def _spans(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Days as contiguous spans."""
+    spans: list[tuple[date, date]] = []
+    for day in sorted(set(days)):
+        if spans and day - spans[-1][1] == timedelta(days=1):
+            spans[-1] = (spans[-1][0], day)
+        else:
+            spans.append((day, day))
+    return spans
+
+
+def _joined(steps: list[Step]) -> list[Step]:
+    """Steps of the same days in one run."""
+    by_days: dict[Any, list[Step]] = {}
+    for step in steps:
+        by_days.setdefault(step.days, []).append(step)
+    return [Step(group[0].layer, tuple(t for s in group for t in s.tables), days, group[0].reason) for days, group in by_days.items()]

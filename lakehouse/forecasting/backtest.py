@@ -1,0 +1,264 @@
+"""The backtest of a target: features, rolling origin, measures, benchmarks, in one call.
+
+What it needs comes in as tables; files, sites and the command line are others' business. `report.py` draws the result.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import resource
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from lakehouse.errors import ForecastError
+from lakehouse.forecasting import metrics
+from lakehouse.forecasting.features import TARGET_COLUMN, build_features, history_days
+from lakehouse.forecasting.models import ENSEMBLE
+from lakehouse.forecasting.models.base import column
+from lakehouse.forecasting.task import ForecastTask
+from lakehouse.forecasting.training import ENSEMBLE_MEMBERS, members_of, rolling_origin
+
+DEFAULT_MODELS = ("lightgbm", "lear", "keras", "ensemble", "like_day", "seasonal_naive")
+SUMMARY_MEASURES = ("mae", "rmse", "mape", "wape", "rmae", "pinball", "coverage_80")
+
+
+@dataclass
+class BacktestResult:
+    """Everything a backtest found.
+
+    Attributes:
+        task: what was forecast.
+        first_day, last_day: local target days, both included.
+        forecasts: one row per model, series, issue and interval with quantiles, `actual` and `naive`; the operator's forecast
+            is among the models as `operator`, without quantiles.
+        accuracy: `metrics.accuracy_table` of the forecasts.
+        measures: by model.
+        importance: share of each feature in the last fitted LightGBM model.
+        seconds: by model; `peak_mb` of the process and its workers.
+        label: `perfect weather` where that was used.
+    """
+
+    task: ForecastTask
+    first_day: dt.date
+    last_day: dt.date
+    forecasts: pd.DataFrame
+    accuracy: pd.DataFrame
+    measures: dict[str, dict[str, float]]
+    importance: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_mb: float = 0.0
+    label: str = ""
+
+    def summary_rows(self, site: str = "") -> list[dict[str, Any]]:
+        """One JSON object per model; percentages are percent, None where a measure does not apply."""
+        benchmarks = {name: _rounded(self.measures[name]) for name in ("seasonal_naive", "operator") if name in self.measures}
+        rows = []
+        for model, found in self.measures.items():
+            if model == "operator":
+                continue
+            row: dict[str, Any] = {
+                "site": site,
+                "target": self.task.target,
+                "model": model,
+                "from": self.first_day.isoformat(),
+                "to": self.last_day.isoformat(),
+                "n": int(found["n"]),
+            }
+            row |= _rounded(found) | {
+                "benchmarks": benchmarks,
+                "seconds": round(self.seconds.get(model, 0.0), 2),
+                "peak_mb": round(self.peak_mb, 1),
+            }
+            if self.label:
+                row["label"] = self.label
+            rows.append(row)
+        return rows
+
+
+def backtest(
+    task: ForecastTask,
+    actuals: pd.DataFrame | pa.Table,
+    inputs: pd.DataFrame | pa.Table | None,
+    *,
+    first_day: dt.date,
+    last_day: dt.date,
+    models: Sequence[str] = DEFAULT_MODELS,
+    refit_days: int = 7,
+    operator: pd.DataFrame | pa.Table | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+    resume: Path | None = None,
+    seed: int = 0,
+) -> BacktestResult:
+    """Runs a rolling-origin backtest.
+
+    Args:
+        task: what is forecast.
+        actuals: long table `series_id`, `interval_start` (UTC), `value`, reaching back well before `first_day`.
+        inputs: exogenous values as `build_features` takes them; None where the task has none.
+        first_day, last_day: local target days of the first and last forecast (of lead day 1), both included.
+        models: names; `ensemble` brings its members along.
+        refit_days: days between refits.
+        operator: the operator's own forecast for comparison only: `interval_start`, `value` and, with several series, `series_id`.
+            Left out, an input with `forecasts_target` serves.
+        workers: processes; models run side by side.
+        progress: called with steps done, steps in all, and a label (with one worker after each block, else after each model).
+        resume: folder in which finished blocks are kept; a second run with the same arguments goes on from there.
+        seed: of everything random.
+
+    Raises:
+        ForecastError: when the span has no data or the history is too short.
+    """
+    began = time.perf_counter()
+    chosen = list(dict.fromkeys(models))
+    if ENSEMBLE in chosen:
+        chosen += [m for m in ENSEMBLE_MEMBERS if m not in chosen]
+    if "seasonal_naive" not in chosen:
+        chosen.append("seasonal_naive")
+    actuals = actuals.to_pandas() if isinstance(actuals, pa.Table) else actuals
+    mine = actuals[actuals["series_id"].isin(task.series_ids)]
+    if mine.empty:
+        raise ForecastError(
+            f"There are no actuals of {task.target} for {', '.join(task.series_ids[:3])}.", "Check the series names in the site file."
+        )
+    first_issue, last_issue = first_day - dt.timedelta(days=1), last_day - dt.timedelta(days=1)
+    have = mine.loc[mine["value"].notna(), "interval_start"]
+    earliest = have.min().tz_convert(task.time_zone).date()
+    span_start, span_end = task.day_bounds(first_day)[0], task.day_bounds(last_day)[1]
+    if not ((have >= span_start) & (have < span_end)).any():
+        raise ForecastError(
+            f"There are no actuals of {task.target} from {first_day} to {last_day}: the data run from {earliest} to {have.max().tz_convert(task.time_zone).date()}.",
+            "Choose --from and --to within the data, some weeks after its beginning.",
+        )
+    learning_start = earliest + dt.timedelta(days=8)
+    if (first_issue - learning_start).days < 14:
+        raise ForecastError(
+            f"A backtest of {task.target} from {first_day} needs three weeks of earlier actuals, found data from {earliest} on.",
+            f"Begin on {earliest + dt.timedelta(days=24)} or later, or land a longer history ({history_days(task)} days fill every feature).",
+        )
+    issues = task.issue_instants(learning_start, last_issue)
+    features = build_features(task, mine, inputs, issues)
+    feature_seconds = time.perf_counter() - began
+    steps = [m for m in chosen if m != ENSEMBLE]
+    if workers > 1 and len(steps) > 1:
+        forecasts, seconds = _in_parallel(task, features, chosen, refit_days, first_issue, last_issue, seed, workers, progress, resume)
+    else:
+        forecasts, found = rolling_origin(
+            task, features, chosen, refit_days, first_issue, last_issue, seed=seed, progress=progress, resume=resume
+        )
+        seconds = {m: f["seconds"] for m, f in found.items()}
+    forecasts = forecasts[forecasts["model"].isin({*models, "seasonal_naive"})].reset_index(drop=True)
+    forecasts = pd.concat([forecasts, *_operator_rows(task, forecasts, features, operator)], ignore_index=True)
+    measures = {str(m): metrics.measure(part, task) for m, part in forecasts.groupby("model", sort=False)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + (
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 if workers > 1 else 0
+    )
+    return BacktestResult(
+        task=task,
+        first_day=first_day,
+        last_day=last_day,
+        forecasts=forecasts,
+        accuracy=metrics.accuracy_table(forecasts, task),
+        measures=measures,
+        importance=_importance(task, features, last_issue, seed) if {"lightgbm", ENSEMBLE} & set(chosen) else {},
+        seconds={m: s + feature_seconds for m, s in seconds.items()},
+        peak_mb=peak,
+        label=task.label,
+    )
+
+
+def _in_parallel(
+    task: ForecastTask,
+    features: pa.Table,
+    chosen: list[str],
+    refit_days: int,
+    first_issue: dt.date,
+    last_issue: dt.date,
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int, str], None] | None,
+    resume: Path | None,
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Each model's raw blocks in a process of its own, kept in a folder; then the rolling origin reads them all."""
+    import multiprocessing
+    import tempfile
+
+    steps = [m for m in chosen if m != ENSEMBLE]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = resume if resume is not None else Path(scratch)
+        path = Path(scratch) / "features.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, features.schema) as writer:
+            writer.write_table(features)
+        seconds: dict[str, float] = {}
+        with ProcessPoolExecutor(min(workers, len(steps)), mp_context=multiprocessing.get_context("spawn")) as pool:
+            jobs = {pool.submit(_one_model, task, str(path), m, refit_days, first_issue, last_issue, seed, str(folder)): m for m in steps}
+            from concurrent.futures import as_completed
+
+            for done, job in enumerate(as_completed(jobs), start=1):
+                seconds[jobs[job]] = job.result()
+                if progress is not None:
+                    progress(done, len(steps), jobs[job])
+        forecasts, _ = rolling_origin(task, features, chosen, refit_days, first_issue, last_issue, seed=seed, resume=folder)
+    seconds[ENSEMBLE] = sum(seconds[m] for m in members_of(ENSEMBLE, 365) if m in seconds)
+    return forecasts, seconds
+
+
+def _one_model(
+    task: ForecastTask, path: str, model: str, refit_days: int, first_issue: dt.date, last_issue: dt.date, seed: int, folder: str
+) -> float:
+    """One model's raw forecasts, left in `folder`; returns its seconds."""
+    began = time.perf_counter()
+    with pa.memory_map(path) as source:
+        features = pa.ipc.open_file(source).read_all()
+        rolling_origin(task, features, [model], refit_days, first_issue, last_issue, seed=seed, resume=Path(folder))
+    return time.perf_counter() - began
+
+
+def _operator_rows(
+    task: ForecastTask, forecasts: pd.DataFrame, features: pa.Table, operator: pd.DataFrame | pa.Table | None
+) -> list[pd.DataFrame]:
+    """The operator's forecast of the evaluated rows as one more model, if there is one."""
+    first = forecasts["model"].iloc[0]
+    rows = forecasts[forecasts["model"] == first].copy()
+    rows[list(task.quantile_columns)] = np.nan
+    rows["model"] = "operator"
+    if operator is not None:
+        table = operator.to_pandas() if isinstance(operator, pa.Table) else operator
+        keys = ["interval_start", *(["series_id"] if "series_id" in table else [])]
+        merged = rows.merge(
+            table.rename(columns={"value": "operator_value"})[[*keys, "operator_value"]],
+            how="left",
+            left_on=["valid_at", *keys[1:]],
+            right_on=keys,
+        )
+        rows["p50"] = merged["operator_value"].to_numpy(dtype=float)
+    elif task.operator_input is not None:
+        table = features.select(["series_id", "issued_at", "valid_at", task.operator_input.name]).to_pandas()
+        merged = rows.merge(table, how="left", on=["series_id", "issued_at", "valid_at"])
+        rows["p50"] = merged[task.operator_input.name].to_numpy(dtype=float)
+    else:
+        return []
+    return [rows] if rows["p50"].notna().any() else []
+
+
+def _importance(task: ForecastTask, features: pa.Table, last_issue: dt.date, seed: int) -> dict[str, float]:
+    """Feature importance of a LightGBM model fitted to what was known at the last issue."""
+    from lakehouse.forecasting.models.lightgbm_quantile import LightGBMQuantile
+
+    day = features.column("date").to_numpy().astype("datetime64[D]")
+    known = features.filter(pa.array((day < np.datetime64(last_issue)) & np.isfinite(column(features, TARGET_COLUMN))))
+    recent = known.slice(max(known.num_rows - 20_000, 0))
+    model = LightGBMQuantile().fit(recent, task, seed=seed, centre_only=True)
+    return dict(sorted(model.explain().items(), key=lambda item: -item[1])[:25])
+
+
+def _rounded(found: dict[str, float]) -> dict[str, float | None]:
+    return {name: (round(float(found[name]), 6) if np.isfinite(found[name]) else None) for name in SUMMARY_MEASURES}

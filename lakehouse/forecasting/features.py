@@ -1,0 +1,627 @@
+"""Features: for every series, issue and target interval what was knowable at the issue.
+
+A *frame* (numpy) says for each issue and target interval which positions of the time grid may be read: every position is
+cut at the availability of its series and guarded by `view.refuse_look_ahead`. DuckDB then reads them, for all series at
+once, from one list per series: a lag is `v[position]`, a rolling statistic an aggregate over a slice. On two busy cores that
+took 1.5 s for four lags of 26 M rows where window functions took 9.7 s. Models and tables live elsewhere.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from lakehouse.errors import ForecastError
+from lakehouse.forecasting import calendar
+from lakehouse.forecasting.task import ExogenousInput, ForecastTask, local_to_utc
+from lakehouse.forecasting.view import refuse_look_ahead
+
+LAG_DAYS = (1, 2, 3, 4, 5, 6, 7, 8, 14, 21, 28)
+INPUT_LAG_DAYS = (1, 2, 7)
+LIKE_DAYS = 4
+LIKE_DAY_REACH = 36
+KEY_COLUMNS = ("series_id", "issued_at", "valid_at", "date")
+TARGET_COLUMN = "target_value"
+
+HEATING_BASE_C = 15.0
+COOLING_BASE_C = 22.0
+HUB_HEIGHT_M = 100.0
+WIND_SHEAR_EXPONENT = 1 / 7  # neutral atmosphere, open land (IEC 61400-1 uses 0.14-0.2)
+CUT_IN_MPS, RATED_MPS, CUT_OUT_MPS = 3.0, 12.0, 25.0
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature: its name, unit, meaning, and the SQL that computes it."""
+
+    name: str
+    unit: str
+    description: str
+    sql: str
+    per_issue: bool = False  # one value per series and issue, from the table `level`
+
+
+def history_days(task: ForecastTask) -> int:
+    """Days of actuals and inputs before an issue that its features need."""
+    del task
+    return LIKE_DAY_REACH + 4
+
+
+def feature_dictionary(task: ForecastTask) -> list[tuple[str, str, str]]:
+    """Name, unit and description of each feature column, in the order of the table. All are float64."""
+    return [(f.name, f.unit, f.description) for f in _features(task)]
+
+
+def feature_names(task: ForecastTask) -> list[str]:
+    """Names of the feature columns, in the order of the table."""
+    return [f.name for f in _features(task)]
+
+
+def build_features(
+    task: ForecastTask,
+    actuals: pd.DataFrame | pa.Table,
+    inputs: pd.DataFrame | pa.Table | None,
+    issues: pd.DatetimeIndex,
+) -> pa.Table:
+    """Computes the features of some issues.
+
+    Args:
+        task: what is forecast.
+        actuals: long table `series_id`, `interval_start` (timestamp, UTC), `value`; gaps are allowed and stay gaps. Rows later
+            than the last target interval are ignored.
+        inputs: exogenous values, either wide (`interval_start` and a column per input, and `series_id` where they differ by
+            series) or long (`name`, `interval_start`, `value`, optionally `series_id`). None where the task has no inputs.
+        issues: issue instants (UTC), as `task.issue_instants` gives them.
+
+    Returns:
+        One row per series, issue and target interval, ordered so: `series_id`, `issued_at`, `valid_at` (timestamp[us, UTC]),
+        `date` (local issue day), the features of `feature_dictionary(task)` as float64, and `target_value` (null where unknown).
+
+    Raises:
+        ForecastError: when the actuals are empty, off the interval grid or doubled.
+        LookAheadError: when a feature's definition reads past its availability.
+    """
+    import duckdb
+
+    if len(issues) == 0:
+        raise ForecastError("No issue days were asked for.", "Give a span of at least one day.")
+    issues = pd.DatetimeIndex(issues).tz_convert("UTC").as_unit("us")
+    con = duckdb.connect()
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        con.register("actuals_in", actuals)
+        step_us = task.interval_minutes * 60_000_000
+        origin, actual_count = _check_actuals(con, task, step_us)
+        wide = _wide_inputs(task, inputs)
+        if wide is not None and len(wide):
+            origin = min(origin, pd.Timestamp(wide["interval_start"].min()).value // 1000 // step_us * step_us)
+        frame, per_issue, last_position = _frame(task, issues, origin, step_us)
+        con.register("frame", frame)
+        con.register("issue_frame", per_issue)
+        _load_series(con, task, origin, step_us, last_position, actual_count)
+        _load_inputs(con, task, wide, origin, step_us, last_position)
+        _level_table(con, task)
+        # Two steps: a join with lists on its build side would copy a whole series for every row.
+        features = _features(task)
+        read = [f for f in features if not f.per_issue]
+        columns = ",\n  ".join(f'CAST({f.sql} AS DOUBLE) AS "{f.name}"' for f in read)
+        con.execute(
+            f"""CREATE TEMP TABLE extracted AS
+            SELECT s.series_code AS code, s.series_id, f.issue_number, f.issued_at, f.valid_at, f.date, {columns}, v[f.i] AS {TARGET_COLUMN}
+            FROM frame f CROSS JOIN series s"""
+        )
+        chosen = ", ".join(f'CAST({f.sql} AS DOUBLE) AS "{f.name}"' if f.per_issue else f'e."{f.name}"' for f in features)
+        table = con.sql(
+            f"""SELECT e.series_id, e.issued_at, e.valid_at, e.date, {chosen}, e.{TARGET_COLUMN}
+            FROM extracted e JOIN level l ON l.series_code = e.code AND l.issue_number = e.issue_number
+            ORDER BY e.code, e.issued_at, e.valid_at"""
+        ).to_arrow_table()
+    finally:
+        con.close()
+    return table.cast(table_schema(task))
+
+
+def table_schema(task: ForecastTask) -> pa.Schema:
+    """Arrow schema of the table that `build_features` returns."""
+    instant = pa.timestamp("us", tz="UTC")
+    keys = [
+        pa.field("series_id", pa.string()),
+        pa.field("issued_at", instant),
+        pa.field("valid_at", instant),
+        pa.field("date", pa.date32()),
+    ]
+    return pa.schema([*keys, *(pa.field(f.name, pa.float64()) for f in _features(task)), pa.field(TARGET_COLUMN, pa.float64())])
+
+
+# --- what the features are -------------------------------------------------------------------------------------------
+
+
+def _features(task: ForecastTask) -> list[Feature]:
+    unit = task.unit
+    found = [
+        Feature("series_code", "1", "Position of the series in the task.", "s.series_code"),
+        Feature("slot", "1", "Interval of the local day, by the wall clock.", "f.slot"),
+        Feature("lead_day", "d", "Local days from the issue day to the target day.", "f.lead_day"),
+        Feature("weekday", "1", "Weekday of the target day, Monday 0.", "f.weekday"),
+        Feature("day_type", "1", "Monday, midweek, Friday, Saturday, Sunday or holiday: 0 to 4.", "f.day_type"),
+        Feature("day_of_year", "1", "Day of the year.", "f.day_of_year"),
+        Feature("year_sin", "1", "Sine of the time of year.", "f.year_sin"),
+        Feature("year_cos", "1", "Cosine of the time of year.", "f.year_cos"),
+        Feature("holiday_share", "1", "Share of the place's regions that have a holiday.", "f.holiday_share"),
+        Feature("is_bridge_day", "1", "Working day between a holiday and another free day.", "f.is_bridge_day"),
+        Feature("day_before_holiday", "1", "Holiday share of the next day.", "f.day_before_holiday"),
+        Feature("day_after_holiday", "1", "Holiday share of the day before.", "f.day_after_holiday"),
+        Feature("holiday_share_lag_1d", "1", "Holiday share one day before the target day.", "f.holiday_share_lag_1d"),
+        Feature("holiday_share_lag_2d", "1", "Holiday share two days before the target day.", "f.holiday_share_lag_2d"),
+        Feature("holiday_share_lag_7d", "1", "Holiday share one week before the target day.", "f.holiday_share_lag_7d"),
+        Feature("christmas_days", "d", "Days from 25 December, within ten; 11 elsewhere.", "f.christmas_days"),
+        Feature("easter_days", "d", "Days from Easter Sunday, within ten; 11 elsewhere.", "f.easter_days"),
+        Feature("is_daylight_saving", "1", "1 while the local clock is on daylight saving time.", "f.is_daylight_saving"),
+        Feature("days_since_2000", "d", "Days since 2000-01-01: the trend.", "f.days_since_2000"),
+    ]
+    if task.latitude_deg is not None and task.longitude_deg is not None:
+        found.append(Feature("sun_elevation_deg", "deg", "Elevation of the sun in the middle of the interval.", "f.sun_elevation_deg"))
+        found.append(Feature("clear_sky_w_per_m2", "W/m2", "Clear-sky global horizontal irradiance (Haurwitz).", "f.clear_sky_w_per_m2"))
+    for days in LAG_DAYS:
+        found.append(
+            Feature(f"lag_{days}d", unit, f"Actual at the same wall-clock time {days} days earlier, where known.", f"v[f.lag_{days}d]")
+        )
+    found += [
+        Feature("lag_known", unit, "Actual at the same wall-clock time on the latest day on which it is known.", "v[f.lag_known]"),
+        Feature("like_1", unit, "Actual at the same time on the latest known day of the same day type.", "v[f.like_1]"),
+        Feature(
+            "like_mean",
+            unit,
+            "Mean over the four latest known days of the same day type, at the same time.",
+            _mean([f"v[f.like_{n}]" for n in range(1, LIKE_DAYS + 1)]),
+        ),
+        Feature("week_mean", unit, "Mean over the last seven known same-time values.", _mean([f"v[f.lag_{d}d]" for d in range(1, 8)])),
+        Feature(
+            "four_week_mean",
+            unit,
+            "Mean of the same time 7, 14, 21 and 28 days earlier.",
+            _mean([f"v[f.lag_{d}d]" for d in (7, 14, 21, 28)]),
+        ),
+        Feature("last_value", unit, "The last actual known at the issue.", "l.last_value", per_issue=True),
+        Feature("mean_24h", unit, "Mean of the last 24 known hours.", "l.mean_24h", per_issue=True),
+        Feature("mean_168h", unit, "Mean of the last 168 known hours.", "l.mean_168h", per_issue=True),
+        Feature("std_168h", unit, "Standard deviation of the last 168 known hours.", "l.std_168h", per_issue=True),
+        Feature("min_24h", unit, "Minimum of the last 24 known hours.", "l.min_24h", per_issue=True),
+        Feature("max_24h", unit, "Maximum of the last 24 known hours.", "l.max_24h", per_issue=True),
+        Feature("change_6h", unit, "Mean of the last 6 known hours less the same hours a week earlier.", "l.change_6h", per_issue=True),
+        Feature("change_24h", unit, "Mean of the last 24 known hours less the same hours a week earlier.", "l.change_24h", per_issue=True),
+        Feature("mean_672h", unit, "Mean of the last 672 known hours.", "l.mean_672h", per_issue=True),
+    ]
+    for item in task.inputs:
+        found += _input_features(task, item)
+    if _many_temperatures(task):
+        mean = ExogenousInput("temperature_mean", "degC", "weather", "perfect")
+        found += _input_features(task, mean)
+    return found
+
+
+def _input_features(task: ForecastTask, item: ExogenousInput) -> list[Feature]:
+    """Features of one input; the list `x_<name>` holds its values on the grid."""
+    x, name, unit = f"s.x_{item.name}", item.name, item.unit
+    day = task.slots_per_day
+    if item.availability == "actual":
+        known = f"f.known_{name}"
+        lags = [
+            Feature(
+                f"{name}_lag_{d}d",
+                unit,
+                f"{name} at the same time {d} days earlier, where known.",
+                f"CASE WHEN f.day_{d} <= {known} THEN {x}[f.day_{d}] END",
+            )
+            for d in (1, 2, 7)
+        ]
+        recent = Feature(
+            f"{name}_mean_24h",
+            unit,
+            f"Mean of {name} over the last 24 known hours.",
+            f"list_avg({_slice(x, f'greatest({known} - {day - 1}, 1)', known)})",
+        )
+        return [*lags, recent]
+    words = "actual weather in place of a forecast (perfect weather)" if item.availability == "perfect" else "published before the issue"
+    found = [Feature(name, unit, f"{name} in the target interval, {words}.", f"{x}[f.i]")]
+    day_mean = Feature(
+        f"{name}_day_mean", unit, f"Mean of {name} over the target day.", f"list_avg({_slice(x, 'f.day_start', 'f.day_end')})"
+    )
+    one_of_many = item.quantity == "temperature" and _many_temperatures(task) and name != "temperature_mean"
+    if item.quantity == "temperature":
+        found.append(
+            Feature(
+                f"{name}_mean_24h",
+                unit,
+                f"Mean of {name} over the 24 hours up to the interval.",
+                f"list_avg({_slice(x, f'greatest(f.i - {day - 1}, 1)', 'f.i')})",
+            )
+        )
+        if one_of_many:
+            return found
+        found += [
+            Feature(
+                f"{name}_mean_72h",
+                unit,
+                f"Mean of {name} over the 72 hours up to the interval.",
+                f"list_avg({_slice(x, f'greatest(f.i - {3 * day - 1}, 1)', 'f.i')})",
+            ),
+            Feature(
+                f"{name}_heating",
+                "K",
+                f"Kelvins of {name} (24 h mean) below {HEATING_BASE_C:g} degC.",
+                f"greatest({HEATING_BASE_C} - list_avg({_slice(x, f'greatest(f.i - {day - 1}, 1)', 'f.i')}), 0)",
+            ),
+            Feature(
+                f"{name}_cooling",
+                "K",
+                f"Kelvins of {name} (24 h mean) above {COOLING_BASE_C:g} degC.",
+                f"greatest(list_avg({_slice(x, f'greatest(f.i - {day - 1}, 1)', 'f.i')}) - {COOLING_BASE_C}, 0)",
+            ),
+            day_mean,
+            Feature(f"{name}_day_max", unit, f"Maximum of {name} on the target day.", f"list_max({_slice(x, 'f.day_start', 'f.day_end')})"),
+            Feature(f"{name}_day_min", unit, f"Minimum of {name} on the target day.", f"list_min({_slice(x, 'f.day_start', 'f.day_end')})"),
+            Feature(f"{name}_lag_1d", unit, f"{name} at the same time one day earlier.", f"{x}[f.day_1]"),
+            Feature(f"{name}_lag_2d", unit, f"{name} at the same time two days earlier.", f"{x}[f.day_2]"),
+            Feature(f"{name}_lag_7d", unit, f"{name} at the same time one week earlier.", f"{x}[f.day_7]"),
+            Feature(f"{name}_like_1", unit, f"{name} at the time of feature like_1.", f"{x}[f.like_1]"),
+        ]
+        return found
+    found.append(day_mean)
+    if item.quantity == "wind_speed":
+        found.append(
+            Feature(
+                f"{name}_power",
+                "1",
+                f"Share of rated power of a turbine at {HUB_HEIGHT_M:g} m hub height, from {name} at 10 m.",
+                _power_curve(f"{x}[f.i]"),
+            )
+        )
+    found += [
+        Feature(f"{name}_lag_{d}d", unit, f"{name} at the same time {d} days earlier.", f"{x}[f.day_{d}]")
+        for d in (INPUT_LAG_DAYS if item.quantity == "other" else (1,))
+    ]
+    if item.kind == "operator_forecast":
+        found += [
+            Feature(f"{name}_previous", unit, f"{name} one interval earlier.", f"{x}[greatest(f.i - 1, 1)]"),
+            Feature(f"{name}_next", unit, f"{name} one interval later, within the target days.", f"{x}[least(f.i + 1, f.last_target)]"),
+            Feature(f"{name}_day_max", unit, f"Maximum of {name} on the target day.", f"list_max({_slice(x, 'f.day_start', 'f.day_end')})"),
+            Feature(f"{name}_day_min", unit, f"Minimum of {name} on the target day.", f"list_min({_slice(x, 'f.day_start', 'f.day_end')})"),
+        ]
+    if item.forecasts_target:
+        found += [
+            Feature(
+                f"{name}_error_lag_{d}d",
+                task.unit,
+                f"Actual less {name} at the same time {d} days earlier, where known.",
+                f"v[f.lag_{d}d] - {x}[f.lag_{d}d]",
+            )
+            for d in (1, 2, 3, 7)
+        ]
+        found.append(
+            Feature(
+                f"{name}_error_week",
+                task.unit,
+                f"Mean of actual less {name} over the last seven known same-time values.",
+                _mean([f"(v[f.lag_{d}d] - {x}[f.lag_{d}d])" for d in range(1, 8)]),
+            )
+        )
+        for hours in (6, 24, 168):
+            found.append(
+                Feature(
+                    f"{name}_error_{hours}h",
+                    task.unit,
+                    f"Mean of actual less {name} over the last {hours} known hours.",
+                    f"l.{name}_error_{hours}h",
+                    per_issue=True,
+                )
+            )
+    return found
+
+
+def _many_temperatures(task: ForecastTask) -> bool:
+    return sum(1 for i in task.inputs if i.quantity == "temperature" and i.availability != "actual") > 1
+
+
+def _mean(terms: list[str]) -> str:
+    return f"list_avg([{', '.join(terms)}])"
+
+
+def _slice(values: str, first: str, last: str) -> str:
+    """SQL of the elements `first` to `last` of a list.
+
+    DuckDB's own `values[first:last]` copies the whole list for each row (6.7 s against 0.009 s for 25,600 slices of one series).
+    """
+    return f"list_transform(range({first}, {last} + 1), lambda p: {values}[p])"
+
+
+def _power_curve(speed: str) -> str:
+    """Cubic between cut-in and rated, one up to cut-out (the usual idealised curve, e.g. Manwell et al. 2009, ch. 2)."""
+    hub = f"({speed} * {(HUB_HEIGHT_M / 10) ** WIND_SHEAR_EXPONENT})"
+    cubic = f"(pow({hub}, 3) - {CUT_IN_MPS**3}) / {RATED_MPS**3 - CUT_IN_MPS**3}"
+    return f"CASE WHEN {hub} IS NULL THEN NULL WHEN {hub} < {CUT_IN_MPS} OR {hub} > {CUT_OUT_MPS} THEN 0 WHEN {hub} >= {RATED_MPS} THEN 1 ELSE {cubic} END"
+
+
+# --- the frame: which grid positions an issue may read ---------------------------------------------------------------
+
+
+def _frame(task: ForecastTask, issues: pd.DatetimeIndex, origin_us: int, step_us: int) -> tuple[pa.Table, pa.Table, int]:
+    """Positions on the time grid (1-based, null for "not read") for each issue and target interval, and per issue."""
+    per_issue_valid = [task.valid_instants(issue) for issue in issues]
+    lengths = np.array([len(v) for v in per_issue_valid])
+    valid = pd.DatetimeIndex(np.concatenate([v.asi8 for v in per_issue_valid]).view("M8[us]")).tz_localize("UTC")
+    number = np.repeat(np.arange(len(issues)), lengths)
+    local = valid.tz_convert(task.time_zone)
+    wall = local.tz_localize(None)
+    midnight = wall.normalize()
+    issue_day = task.issue_days(issues)
+
+    def position(instants: pd.DatetimeIndex) -> np.ndarray:
+        return (instants.as_unit("us").asi8 - origin_us) // step_us + 1
+
+    known = position(task.actuals_known_before(issues)) - 1
+    known_row = known[number]
+    columns: dict[str, Any] = {"i": position(valid)}
+
+    def readable(at: np.ndarray, limit: np.ndarray, what: str) -> np.ndarray:
+        cut = np.where((at >= 1) & (at <= limit), at, 0)
+        refuse_look_ahead(cut, limit, what)
+        return cut
+
+    days_earlier = {d: position(local_to_utc(wall - pd.Timedelta(days=d), task.time_zone)) for d in LAG_DAYS}
+    lag_known = np.zeros(len(valid), dtype=np.int64)
+    for d in LAG_DAYS:
+        columns[f"lag_{d}d"] = readable(days_earlier[d], known_row, f"lag_{d}d")
+        lag_known = np.where(lag_known == 0, columns[f"lag_{d}d"], lag_known)
+    columns["lag_known"] = lag_known
+    for d in INPUT_LAG_DAYS:
+        columns[f"day_{d}"] = np.maximum(days_earlier[d], 0)
+
+    days = pd.date_range(issue_day.min() - pd.Timedelta(days=LIKE_DAY_REACH + 8), midnight.max() + pd.Timedelta(days=1), freq="D")
+    facts = calendar.day_calendar(days, task.country, task.subdivision)
+    at_day = days.get_indexer(midnight)
+    for n, like in enumerate(
+        _like_days(task, issues, issue_day, at_day, number, days, facts["day_type"].to_numpy(), known, position), start=1
+    ):
+        # `like` is a day number; the same wall clock on that day
+        shift = pd.to_timedelta(at_day - like, unit="D")
+        at = position(local_to_utc(wall - shift, task.time_zone))
+        columns[f"like_{n}"] = np.where(like >= 0, readable(at, known_row, f"like_{n}"), 0)
+
+    day_edges = position(local_to_utc(days, task.time_zone))
+    columns["day_start"] = day_edges[at_day]
+    columns["day_end"] = day_edges[at_day + 1] - 1
+    last_target = position(local_to_utc(issue_day + pd.Timedelta(days=1 + task.horizon_days), task.time_zone)) - 1
+    columns["last_target"] = last_target[number]
+    for item in task.inputs:
+        limit = position(task.input_known_before(item, issues)) - 1
+        if item.availability == "actual":
+            columns[f"known_{item.name}"] = np.maximum(limit, 0)[number]
+        else:
+            refuse_look_ahead(columns["day_end"], limit[number], item.name)
+    positions = {name: pa.array(value, pa.int64(), mask=(np.asarray(value) <= 0)) for name, value in columns.items()}
+
+    offset = (wall.asi8 - valid.asi8) // 1_000_000
+    standard = np.array([local_standard_offset_s(task.time_zone, year) for year in range(wall.year.min(), wall.year.max() + 1)])[
+        wall.year.to_numpy() - wall.year.min()
+    ]
+    year_angle = 2 * np.pi * facts["day_of_year"].to_numpy()[at_day] / 365.25
+    plain: dict[str, Any] = {
+        "slot": ((wall - midnight).asi8 // step_us).astype(float),
+        "lead_day": (midnight - issue_day[number]).days.to_numpy().astype(float),
+        "year_sin": np.sin(year_angle),
+        "year_cos": np.cos(year_angle),
+        "is_daylight_saving": (offset != standard).astype(float),
+        "days_since_2000": (midnight - pd.Timestamp("2000-01-01")).days.to_numpy().astype(float),
+    }
+    for name in facts:
+        plain[name] = facts[name].to_numpy()[at_day]
+    for d in (1, 2, 7):
+        plain[f"holiday_share_lag_{d}d"] = facts["holiday_share"].to_numpy()[at_day - d]
+    if task.latitude_deg is not None and task.longitude_deg is not None:
+        sky = calendar.sun(valid + task.interval / 2, task.latitude_deg, task.longitude_deg)
+        plain |= {name: sky[name].to_numpy() for name in sky}
+    keys = {
+        "issue_number": pa.array(number, pa.int64()),
+        "issued_at": pa.array(issues.asi8[number], pa.timestamp("us", tz="UTC")),
+        "valid_at": pa.array(valid.as_unit("us").asi8, pa.timestamp("us", tz="UTC")),
+        "date": pa.array(issue_day[number].as_unit("s").asi8 // 86400, pa.int32()).cast(pa.date32()),
+    }
+    frame = pa.table(keys | positions | plain)
+    per_issue = pa.table({"issue_number": np.arange(len(issues)), "known": pa.array(np.maximum(known, 0), pa.int64())})
+    return frame, per_issue, int(columns["i"].max())
+
+
+def _like_days(
+    task: ForecastTask,
+    issues: pd.DatetimeIndex,
+    issue_day: pd.DatetimeIndex,
+    at_day: np.ndarray,
+    number: np.ndarray,
+    days: pd.DatetimeIndex,
+    day_type: np.ndarray,
+    known: np.ndarray,
+    position: Any,
+) -> list[np.ndarray]:
+    """Day numbers of the latest wholly known days of the target day's type, newest first; -1 where there is none."""
+    del issues
+    edges = position(local_to_utc(days, task.time_zone))
+    issue_at = days.get_indexer(issue_day)
+    whole = edges[issue_at + 1] - 1 <= known  # the issue day itself, for series published a day ahead
+    newest = np.where(whole, issue_at, issue_at - 1)
+    while np.any(edges[newest + 1] - 1 > known):
+        newest = np.where(edges[newest + 1] - 1 > known, newest - 1, newest)
+    result = [np.full(len(at_day), -1) for _ in range(LIKE_DAYS)]
+    cache: dict[tuple[int, int], list[int]] = {}
+    for row in range(len(at_day)):
+        key = (int(number[row]), int(at_day[row]))
+        if key not in cache:
+            start = int(newest[key[0]])
+            back = np.arange(start, max(start - LIKE_DAY_REACH, -1), -1)
+            cache[key] = back[day_type[back] == day_type[key[1]]][:LIKE_DAYS].tolist()
+        for n, day in enumerate(cache[key]):
+            result[n][row] = day
+    return result
+
+
+def local_standard_offset_s(time_zone: str, year: int) -> int:
+    """Offset from UTC of the zone's standard time in a year, in seconds: the smaller of January's and July's."""
+    probes = pd.DatetimeIndex([f"{year}-01-15", f"{year}-07-15"]).tz_localize(time_zone)
+    return int(min(p.utcoffset() / dt.timedelta(seconds=1) for p in probes))
+
+
+# --- loading into lists ----------------------------------------------------------------------------------------------
+
+
+def _check_actuals(con: Any, task: ForecastTask, step_us: int) -> tuple[int, int]:
+    """Refuses actuals that are empty, off the grid or doubled; returns the grid's origin (us since epoch) and the row count."""
+    con.execute("CREATE TEMP TABLE wanted (series_code BIGINT, series_id VARCHAR)")
+    con.register("wanted_in", pa.table({"series_code": np.arange(len(task.series_ids)), "series_id": list(task.series_ids)}))
+    con.execute("INSERT INTO wanted SELECT series_code, series_id FROM wanted_in")
+    con.execute(
+        "CREATE TEMP VIEW actuals AS SELECT w.series_code, epoch_us(a.interval_start) AS at_us, a.value FROM actuals_in a JOIN wanted w USING (series_id)"
+    )
+    row = con.execute(
+        f"SELECT min(at_us), count(*), count(*) FILTER (at_us % {step_us} <> 0), count(DISTINCT series_code), min(at_us) FILTER (at_us % {step_us} <> 0) FROM actuals"
+    ).fetchall()[0]
+    first, count, off_grid, series, first_off = row
+    if not count:
+        raise ForecastError(
+            f"There are no actuals of {task.target} for {', '.join(task.series_ids[:3])}.",
+            "Land and refresh the series first: gridlake refresh --until cleaned",
+        )
+    if off_grid:
+        at = pd.Timestamp(first_off, unit="us", tz="UTC").isoformat()
+        raise ForecastError(
+            f"Actuals of {task.target}: expected one value every {task.interval_minutes} minutes, found {off_grid} rows off that grid, the first at {at}.",
+            "A series must have one interval length: resample it in its source, or correct interval_minutes in the site file.",
+        )
+    del series
+    return int(first), int(count)
+
+
+def _load_series(con: Any, task: ForecastTask, origin: int, step_us: int, last: int, count: int) -> None:
+    """Table `level_source` with one list `v` of actuals per series, a null for each gap."""
+    del count
+    position = f"(at_us - {origin}) // {step_us} + 1"
+    shape = con.execute(
+        f"""SELECT bool_and(n = top AND bottom = 1 AND n = different)
+        FROM (SELECT count(*) AS n, max({position}) AS top, min({position}) AS bottom, count(DISTINCT {position}) AS different
+              FROM actuals WHERE {position} <= {last} GROUP BY series_code)"""
+    ).fetchall()
+    complete = bool(shape[0][0])
+    rows = f"SELECT series_code, {position} AS i, value FROM actuals WHERE {position} <= {last}"
+    if not complete:
+        doubled = con.execute(
+            f"SELECT w.series_id, min(i) FROM (SELECT series_code, i FROM ({rows}) GROUP BY ALL HAVING count(*) > 1) JOIN wanted w USING (series_code) GROUP BY 1 LIMIT 1"
+        ).fetchall()
+        if doubled:
+            at = pd.Timestamp(origin + (doubled[0][1] - 1) * step_us, unit="us", tz="UTC").isoformat()
+            raise ForecastError(
+                f"Actuals of {doubled[0][0]}: expected one value per interval, found several at {at}.",
+                "Clean the series first: the key of a cleaned table is (series_id, interval_start).",
+            )
+        rows = f"""SELECT g.series_code, g.i, a.value FROM (SELECT series_code, unnest(range(1, {last} + 1)) AS i FROM wanted) g
+            LEFT JOIN ({rows}) a ON a.series_code = g.series_code AND a.i = g.i"""
+    con.execute(
+        f"""CREATE TEMP TABLE series_v AS
+        SELECT w.series_code, w.series_id, r.v FROM wanted w
+        LEFT JOIN (SELECT series_code, list(CASE WHEN isfinite(value) THEN value END::DOUBLE ORDER BY i) AS v FROM ({rows}) GROUP BY series_code) r USING (series_code)"""
+    )
+
+
+def _load_inputs(con: Any, task: ForecastTask, wide: pd.DataFrame | None, origin: int, step_us: int, last: int) -> None:
+    """Table `series`: `series_v` and a list `x_<name>` for each input."""
+    names = [i.name for i in task.inputs]
+    if not names:
+        con.execute("CREATE TEMP TABLE series AS SELECT * FROM series_v")
+        return
+    lists: dict[str, list[list[float | None]]] = {name: [] for name in names}
+    temperatures = [i.name for i in task.inputs if i.quantity == "temperature" and i.availability != "actual"]
+    mean: list[Any] = []
+    by_series = wide is not None and "series_id" in wide
+    for series_id in task.series_ids if by_series else ("*",):
+        part = wide if not by_series else wide[wide["series_id"].isna() | (wide["series_id"] == series_id)]  # type: ignore[index]
+        dense = np.full((len(names), last), np.nan)
+        if part is not None and len(part):
+            at = (pd.DatetimeIndex(part["interval_start"]).as_unit("us").asi8 - origin) // step_us
+            keep = (at >= 0) & (at < last)
+            for n, name in enumerate(names):
+                if name in part:
+                    values = part[name].to_numpy(dtype=float)
+                    real = keep & np.isfinite(values)
+                    dense[n, at[real]] = values[real]
+        for n, name in enumerate(names):
+            lists[name].append(dense[n])  # type: ignore[arg-type]
+        if len(temperatures) > 1:
+            rows = dense[[names.index(t) for t in temperatures]]
+            some = np.isfinite(rows).any(axis=0)
+            mean.append(np.where(some, np.nansum(rows, axis=0) / np.maximum(np.isfinite(rows).sum(axis=0), 1), np.nan))
+    data: dict[str, Any] = {"series_code": pa.array(np.arange(len(next(iter(lists.values())))))}
+
+    def as_lists(values: list[Any]) -> pa.Array:
+        flat = np.concatenate(values)
+        return pa.ListArray.from_arrays(pa.array(np.arange(0, len(flat) + 1, last), pa.int32()), pa.array(flat, mask=~np.isfinite(flat)))
+
+    for name in names:
+        data[f"x_{name}"] = as_lists(lists[name])
+    if mean:
+        data["x_temperature_mean"] = as_lists(mean)
+    con.register("inputs_in", pa.table(data))
+    chosen = ", ".join(f"x.{name}" for name in data if name != "series_code")
+    join = "v.series_code = x.series_code" if by_series else "true"
+    con.execute(f"CREATE TEMP TABLE series AS SELECT v.*, {chosen} FROM series_v v JOIN inputs_in x ON {join}")
+
+
+def _level_table(con: Any, task: ForecastTask) -> None:
+    """Table `level`: statistics of the last known stretch, one row per series and issue."""
+    hour = 60 // task.interval_minutes
+
+    def window(values: str, hours: int, back_hours: int = 0) -> str:
+        end = f"f.known - {back_hours * hour}" if back_hours else "f.known"
+        return _slice(values, f"greatest({end} - {hours * hour - 1}, 1)", end)
+
+    terms = [
+        f"list_extract(list_filter({window('v', 24)}, lambda y: y IS NOT NULL), -1) AS last_value",
+        f"list_avg({window('v', 24)}) AS mean_24h",
+        f"list_avg({window('v', 168)}) AS mean_168h",
+        f"list_avg({window('v', 672)}) AS mean_672h",
+        f"list_stddev_samp({window('v', 168)}) AS std_168h",
+        f"list_min({window('v', 24)}) AS min_24h",
+        f"list_max({window('v', 24)}) AS max_24h",
+        f"list_avg({window('v', 6)}) - list_avg({window('v', 6, 168)}) AS change_6h",
+        f"list_avg({window('v', 24)}) - list_avg({window('v', 24, 168)}) AS change_24h",
+    ]
+    for item in task.inputs:
+        if item.forecasts_target:
+            terms += [
+                f"list_avg({window('v', h)}) - list_avg({window(f's.x_{item.name}', h)}) AS {item.name}_error_{h}h" for h in (6, 24, 168)
+            ]
+    con.execute(
+        f"CREATE TEMP TABLE level AS SELECT s.series_code, f.issue_number, {', '.join(terms)} FROM issue_frame f CROSS JOIN series s"
+    )
+
+
+def _wide_inputs(task: ForecastTask, inputs: pd.DataFrame | pa.Table | None) -> pd.DataFrame | None:
+    """The inputs as a wide table; a long one is spread by its `name` column."""
+    if not task.inputs:
+        return None
+    if inputs is None:
+        return None
+    table = inputs.to_pandas() if isinstance(inputs, pa.Table) else inputs
+    if "interval_start" not in table:
+        raise ForecastError(
+            f"Expected an interval_start column in the inputs of {task.target}, found {', '.join(map(str, table.columns))}."
+        )
+    if {"name", "value"} <= set(table.columns):
+        keys = ["interval_start", *(["series_id"] if "series_id" in table else [])]
+        wanted = table[table["name"].isin([i.name for i in task.inputs])]
+        if "series_id" in table and wanted["series_id"].isna().all():
+            keys, wanted = ["interval_start"], wanted.drop(columns="series_id")
+        table = wanted.pivot_table(index=keys, columns="name", values="value", aggfunc="last").reset_index()
+    return table

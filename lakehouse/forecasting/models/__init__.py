@@ -1,0 +1,41 @@
+"""Forecasting models behind one small interface: `Model` in `base`, one module per kind, and `make_model` to get one by name.
+
+Nothing heavy is imported until a model is used.
+"""
+
+from __future__ import annotations
+
+from lakehouse.errors import ForecastError
+from lakehouse.forecasting.models.base import Model
+
+MODEL_NAMES: tuple[str, ...] = ("seasonal_naive", "like_day", "lightgbm", "keras", "lear")
+ENSEMBLE = "ensemble"
+
+
+def make_model(name: str) -> Model:
+    """A new, unfitted model by its name.
+
+    Raises:
+        ForecastError: if there is no model of that name.
+    """
+    if name == "seasonal_naive":
+        from lakehouse.forecasting.models.naive import SeasonalNaive
+
+        return SeasonalNaive()
+    if name == "like_day":
+        from lakehouse.forecasting.models.naive import LikeDay
+
+        return LikeDay()
+    if name == "lightgbm":
+        from lakehouse.forecasting.models.lightgbm_quantile import LightGBMQuantile
+
+        return LightGBMQuantile()
+    if name == "keras":
+        from lakehouse.forecasting.models.keras_network import KerasNetwork
+
+        return KerasNetwork()
+    if name == "lear":
+        from lakehouse.forecasting.models.lear import Lear
+
+        return Lear()
+    raise ForecastError(f"Expected a model among {', '.join((*MODEL_NAMES, ENSEMBLE))}, found {name!r}.")

@@ -1,0 +1,145 @@
+"""Weights and calibration from past issues only, and the `Forecaster` that carries them with its members.
+
+Members predict raw quantiles; what they said on issues that they were not fitted to tells how to weigh them and how far their
+quantiles have to move (conformal calibration in the manner of Romano, Patterson and Candès 2019, for each quantile by itself).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lakehouse.forecasting.models import make_model
+from lakehouse.forecasting.models.base import Model, uncrossed
+
+CALIBRATION_DAYS = 60
+WEIGHT_POWER = 3.0
+
+
+def combine(members: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
+    """Weighted average of quantiles (Vincentization); a member's NaN rows leave their weight to the others."""
+    total: np.ndarray | None = None
+    share: np.ndarray | None = None
+    for name, quantiles in members.items():
+        known = np.isfinite(quantiles).all(axis=1)
+        part = np.where(known[:, None], quantiles, 0.0) * weights[name]
+        amount = known * weights[name]
+        total = part if total is None else total + part
+        share = amount if share is None else share + amount
+    assert total is not None and share is not None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(share[:, None] > 0, total / share[:, None], np.nan)
+
+
+def weights_from_past(past: dict[str, np.ndarray], truth: np.ndarray, median: int, power: float = WEIGHT_POWER) -> dict[str, float]:
+    """Weights by past accuracy: inversely to the mean absolute error's power; equal where nothing is known.
+
+    Args:
+        past: (rows, probabilities) of each member on past issues.
+        truth: (rows,) actuals, NaN where unknown.
+        median: column of the median.
+        power: how sharply the better member is preferred.
+    """
+    errors = {}
+    for name, quantiles in past.items():
+        error = np.abs(truth - quantiles[:, median])
+        error = error[np.isfinite(error)]
+        errors[name] = float(error.mean()) if len(error) >= 24 else np.nan
+    values = np.array(list(errors.values()))
+    if not np.isfinite(values).all() or len(values) == 0:
+        return {name: 1 / max(len(past), 1) for name in past}
+    raw = np.maximum(values, values.max() * 1e-6 + 1e-12) ** -power
+    raw = raw / raw.sum()
+    return dict(zip(errors, raw.tolist(), strict=True))
+
+
+@dataclass
+class Calibration:
+    """How far each quantile has to move, in widths of the forecast's own 80 % interval.
+
+    Attributes:
+        offsets: one per probability; the median's is zero.
+    """
+
+    offsets: np.ndarray
+
+    @classmethod
+    def none(cls, probabilities: int) -> Calibration:
+        """No move."""
+        return cls(np.zeros(probabilities))
+
+    @classmethod
+    def from_past(cls, past: np.ndarray, truth: np.ndarray, probabilities: tuple[float, ...]) -> Calibration:
+        """Offsets with which the past's quantiles would have been right.
+
+        Args:
+            past: (rows, probabilities) raw quantiles of past issues.
+            truth: (rows,) actuals.
+            probabilities: of the columns.
+        """
+        known = np.isfinite(truth) & np.isfinite(past).all(axis=1)
+        if known.sum() < 72:
+            return cls.none(len(probabilities))
+        past, truth = past[known], truth[known]
+        width = _width(past, probabilities)
+        offsets = np.array([np.quantile((truth - past[:, n]) / width, q) for n, q in enumerate(probabilities)])
+        offsets[probabilities.index(0.5)] = 0.0
+        return cls(offsets)
+
+    def apply(self, raw: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:
+        """Calibrated quantiles that do not cross."""
+        return uncrossed(raw + self.offsets * _width(raw, probabilities)[:, None], probabilities.index(0.5))
+
+
+def _width(quantiles: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:
+    low, high = probabilities.index(0.1), probabilities.index(0.9)
+    width = quantiles[:, high] - quantiles[:, low]
+    floor = 1e-3 * float(np.nanmean(np.abs(quantiles[:, probabilities.index(0.5)]))) + 1e-9 if len(quantiles) else 1e-9
+    return np.maximum(width, floor)
+
+
+@dataclass
+class Forecaster:
+    """Fitted members with their weights and calibration: what is saved, registered and used to forecast."""
+
+    members: dict[str, Model]
+    weights: dict[str, float]
+    calibration: Calibration
+    probabilities: tuple[float, ...]
+    columns: list[str] = field(default_factory=list)
+
+    def predict(self, features: pa.Table) -> np.ndarray:
+        """Calibrated quantiles (rows, probabilities)."""
+        raw = {name: model.predict(features) for name, model in self.members.items() if self.weights[name] > 0}
+        return self.calibration.apply(combine(raw, self.weights), self.probabilities)
+
+    def explain(self) -> dict[str, float]:
+        """Weighted importance of the features over the members that can tell."""
+        total: dict[str, float] = {}
+        for name, model in self.members.items():
+            for feature, share in model.explain().items():
+                total[feature] = total.get(feature, 0.0) + share * self.weights[name]
+        whole = sum(total.values())
+        return {k: v / whole for k, v in sorted(total.items(), key=lambda item: -item[1])} if whole > 0 else {}
+
+    def save(self, folder: Path) -> None:
+        """Writes each member into a folder of its own and `forecaster.json` beside them."""
+        for name, model in self.members.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            model.save(folder / name)
+        record: dict[str, Any] = {
+            "members": list(self.members), "weights": self.weights, "offsets": self.calibration.offsets.tolist(), "probabilities": list(self.probabilities), "columns": self.columns,
+        }  # fmt: skip
+        (folder / "forecaster.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Forecaster:
+        """Reads what `save` wrote."""
+        record = json.loads((folder / "forecaster.json").read_text(encoding="utf-8"))
+        members = {name: make_model(name).load(folder / name) for name in record["members"]}
+        return cls(members, record["weights"], Calibration(np.array(record["offsets"])), tuple(record["probabilities"]), record["columns"])

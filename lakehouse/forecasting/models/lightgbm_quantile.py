@@ -1,0 +1,243 @@
+"""LightGBM quantiles, global over series: a squared-error model of the centre and quantile models of its errors.
+
+The centre learns the difference to the anchor (like day, operator's forecast), each series in units of its own mean. The
+spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes follow the number of rows.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lakehouse.errors import ForecastError
+from lakehouse.forecasting.features import TARGET_COLUMN
+from lakehouse.forecasting.models.base import (
+    Model,
+    anchor,
+    column,
+    matrix,
+    own_unit_columns,
+    read_parameters,
+    series_scale,
+    task_from_signature,
+    task_signature,
+    uncrossed,
+    usable_columns,
+    write_parameters,
+)
+from lakehouse.forecasting.task import ForecastTask
+
+SPREAD_COLUMNS = (
+    "slot",
+    "lead_day",
+    "weekday",
+    "day_type",
+    "holiday_share",
+    "year_sin",
+    "year_cos",
+    "series_code",
+    "std_168h",
+    "sun_elevation_deg",
+    "clear_sky_w_per_m2",
+    "change_24h",
+    "mean_24h",
+)
+SPREAD_LIFE_DAYS = 28  # spread models are taken over from a previous fit that is not older than this
+THREADS = 2
+
+
+class LightGBMQuantile(Model):
+    """Gradient-boosted trees (Ke et al. 2017) for the centre and for each quantile of its error."""
+
+    name = "lightgbm"
+
+    def fit(
+        self,
+        features: pa.Table,
+        task: ForecastTask,
+        *,
+        seed: int = 0,
+        previous: Model | None = None,
+        columns: list[str] | None = None,
+        centre_only: bool = False,
+    ) -> LightGBMQuantile:
+        """Fits the centre on all rows and the spread on out-of-block errors; see `Model.fit`. `centre_only` leaves the spread out.
+
+        Raises:
+            ForecastError: with fewer than 48 rows that have a target and an anchor.
+        """
+        lightgbm = _lightgbm()
+        self.task = task
+        self.columns = usable_columns(task, columns)
+        truth = column(features, TARGET_COLUMN)
+        base = anchor(features, task)
+        keep = np.flatnonzero(np.isfinite(truth) & np.isfinite(base))
+        if len(keep) < 48:
+            raise ForecastError(
+                f"LightGBM for {task.target} needs at least 48 rows with a target, found {len(keep)}.", "Give a longer history."
+            )
+        rows = features.take(pa.array(keep)) if len(keep) < features.num_rows else features
+        self.scale = series_scale(rows, task)
+        size = self.scale[column(rows, "series_code").astype(int)]
+        day = column(rows, "days_since_2000")
+        x = self._inputs(rows)
+        y = (truth[keep] - base[keep]) / size
+        weight = recency_weight(day)
+        self.settings = _settings(len(y), seed)
+        rounds = self.settings.pop("rounds")
+        self.rounds = rounds
+        self.trained_to = float(day.max())
+
+        data = lightgbm.Dataset(x, y, weight=weight, free_raw_data=False)
+        self.centre = lightgbm.train(self.settings | {"objective": "regression"}, data, rounds)
+        if centre_only:
+            self.spread, self.spread_names, self.spread_to = {}, [], self.trained_to
+            return self
+        if (
+            isinstance(previous, LightGBMQuantile)
+            and previous.columns == self.columns
+            and self.trained_to - previous.spread_to < SPREAD_LIFE_DAYS
+        ):
+            self.spread, self.spread_names, self.spread_to = previous.spread, previous.spread_names, previous.spread_to
+            return self
+
+        error = np.empty(len(y))
+        for block in _blocks(day):
+            part = lightgbm.Dataset(x[~block], y[~block], weight=weight[~block])
+            model = lightgbm.train(self.settings | {"objective": "regression"}, part, max(rounds * 2 // 3, 30))
+            error[block] = y[block] - model.predict(x[block], num_threads=THREADS)
+        operator = task.operator_input
+        wanted = set(SPREAD_COLUMNS) | {i.name for i in task.inputs} | {f"{operator.name}_error_24h" if operator else ""}
+        self.spread_names = [n for n in self.columns if n in wanted]
+        chosen = [self.columns.index(n) for n in self.spread_names] + [x.shape[1] - 1]
+        small = np.column_stack([x[:, chosen], self.centre.predict(x, num_threads=THREADS)])
+        spread_data = lightgbm.Dataset(small, error, weight=weight, free_raw_data=False)
+        spread_settings = self.settings | {
+            "num_leaves": min(self.settings["num_leaves"], 12),
+            "learning_rate": 0.1,
+            "min_data_in_leaf": max(30, len(y) // 300),
+        }
+        self.spread = {}
+        for n, q in enumerate(task.quantiles):
+            if n != task.median_index:
+                self.spread[n] = lightgbm.train(spread_settings | {"objective": "quantile", "alpha": q}, spread_data, 60)
+        self.spread_to = self.trained_to
+        return self
+
+    def predict(self, features: pa.Table) -> np.ndarray:
+        """Centre plus error quantiles, in the target's unit."""
+        base = anchor(features, self.task)
+        size = self.scale[column(features, "series_code").astype(int)]
+        x = self._inputs(features)
+        centre = self.centre.predict(x, num_threads=THREADS)
+        chosen = [self.columns.index(n) for n in self.spread_names] + [x.shape[1] - 1]
+        small = np.column_stack([x[:, chosen], centre])
+        result = np.repeat(centre[:, None], len(self.task.quantiles), axis=1)
+        for n, model in self.spread.items():
+            result[:, n] = centre + model.predict(small, num_threads=THREADS)
+        return uncrossed(base[:, None] + result * size[:, None], self.task.median_index)
+
+    def save(self, folder: Path) -> None:
+        """Writes each booster as LightGBM text and the rest as JSON."""
+        self.centre.save_model(str(folder / "centre.txt"))
+        for n, model in self.spread.items():
+            model.save_model(str(folder / f"spread_{self.task.quantile_columns[n]}.txt"))
+        write_parameters(
+            folder,
+            {
+                "task": task_signature(self.task),
+                "columns": self.columns,
+                "spread_names": self.spread_names,
+                "scale": self.scale.tolist(),
+                "trained_to": self.trained_to,
+                "spread_to": self.spread_to,
+            }
+            | {"settings": self.settings, "rounds": self.rounds},
+        )
+
+    def load(self, folder: Path) -> LightGBMQuantile:
+        """Reads what `save` wrote."""
+        lightgbm = _lightgbm()
+        saved = read_parameters(folder)
+        self.task = task_from_signature(saved["task"])
+        self.columns, self.spread_names, self.scale = saved["columns"], saved["spread_names"], np.array(saved["scale"])
+        self.trained_to, self.spread_to, self.settings, self.rounds = (
+            saved["trained_to"],
+            saved["spread_to"],
+            saved["settings"],
+            saved["rounds"],
+        )
+        self.centre = lightgbm.Booster(model_file=str(folder / "centre.txt"))
+        self.spread = {}
+        for n, name in enumerate(self.task.quantile_columns):
+            if n != self.task.median_index:
+                self.spread[n] = lightgbm.Booster(model_file=str(folder / f"spread_{name}.txt"))
+        return self
+
+    def explain(self) -> dict[str, float]:
+        """Share of each feature in the centre model's total gain."""
+        gain = np.asarray(self.centre.feature_importance("gain"), dtype=float)
+        return dict(zip([*self.columns, "anchor"], (gain / max(gain.sum(), 1e-12)).tolist(), strict=True))
+
+    def parameters(self) -> dict[str, Any]:
+        """Settings of the centre model."""
+        return self.settings | {"rounds": self.rounds, "columns": len(self.columns)}
+
+    def _inputs(self, rows: pa.Table) -> np.ndarray:
+        """Features, those in the target's unit as differences to the anchor in units of the series, and the anchor itself."""
+        x = matrix(rows, self.columns)
+        size = self.scale[column(rows, "series_code").astype(int)]
+        base = anchor(rows, self.task)
+        own = set(own_unit_columns(self.task))
+        for n, name in enumerate(self.columns):
+            if name in own:
+                x[:, n] /= size
+        return np.column_stack([x, base / size])
+
+
+def recency_weight(day: np.ndarray, half_life_days: float = 540.0) -> np.ndarray:
+    """Weight of a row by its age: halves every `half_life_days`."""
+    return 0.5 ** ((day.max() - day) / half_life_days)
+
+
+def _settings(rows: int, seed: int) -> dict[str, Any]:
+    small = rows < 6000
+    return {
+        "rounds": 120 if small else 400,
+        "num_leaves": 15 if small else 31,
+        "learning_rate": 0.08 if small else 0.04,
+        "min_data_in_leaf": 20 if small else 40,
+        "feature_fraction": 0.5,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 2.0,
+        "max_bin": 127,
+        "num_threads": 1 if rows < 20_000 else THREADS,  # below that, waiting for each other costs more than it saves
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _blocks(day: np.ndarray, parts: int = 3, stripe_days: int = 14) -> list[np.ndarray]:
+    """Row masks of `parts` interleaved sets of two-week stripes, so that each set sees every season."""
+    stripe = ((day - day.min()) // stripe_days).astype(int) % parts
+    masks = [stripe == n for n in range(parts)]
+    masks = [m for m in masks if m.any() and not m.all()]
+    if not masks:  # less than one stripe: split by rows
+        number = np.arange(len(day)) * parts // max(len(day), 1)
+        masks = [number == n for n in range(parts)]
+    return masks
+
+
+def _lightgbm() -> Any:
+    """LightGBM, with OpenMP told to sleep while it waits: spinning costs a factor of twenty on a busy machine."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import lightgbm
+
+    return lightgbm

@@ -1,0 +1,111 @@
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from lakehouse.errors import ForecastError
+from lakehouse.forecasting.features import build_features
+from lakehouse.forecasting.models import make_model
+from lakehouse.forecasting.models.base import column, uncrossed
+from lakehouse.forecasting.models.day_matrix import DayMatrix
+from lakehouse.forecasting.models.ensemble import Calibration, combine, weights_from_past
+from tests.forecasting.builders import demand_task, world
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    task = demand_task()
+    actuals, inputs = world(task, last="2026-05-10")
+    table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 1, 15), dt.date(2026, 5, 9)))
+    day = column(table, "days_since_2000")
+    past = pa.array(day < day.max() - 10)
+    return task, table.filter(past), table.filter(pa.array(day >= day.max() - 10))
+
+
+@pytest.mark.parametrize("name", ["seasonal_naive", "like_day", "lightgbm", "lear", pytest.param("keras", marks=pytest.mark.slow)])
+def test_a_model_beats_a_flat_guess_never_crosses_and_survives_saving(name, learnt, tmp_path):
+    task, past, later = learnt
+    model = make_model(name).fit(past, task, seed=3)
+    quantiles = model.predict(later)
+    truth = column(later, "target_value")
+    assert quantiles.shape == (later.num_rows, len(task.quantiles))
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert np.mean(np.abs(quantiles[:, task.median_index] - truth)) < 0.5 * np.mean(np.abs(truth - truth.mean()))
+    model.save(tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pkl", ".pickle", ".joblib")]
+    np.testing.assert_array_equal(make_model(name).load(tmp_path).predict(later), quantiles)
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "lear", pytest.param("keras", marks=pytest.mark.slow)])
+def test_the_same_seed_gives_the_same_forecast(name, learnt):
+    task, past, later = learnt
+    first, second = (make_model(name).fit(past, task, seed=5).predict(later) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_one_model_serves_several_series_of_different_size():
+    task = demand_task(series_ids=("small", "large"))
+    actuals, inputs = world(task, last="2026-04-10")
+    actuals.loc[actuals["series_id"] == "large", "value"] *= 1000
+    table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 1, 15), dt.date(2026, 4, 9)))
+    for name in ("lightgbm", "lear", "seasonal_naive"):
+        median = make_model(name).fit(table, task).predict(table)[:, task.median_index]
+        code, truth = column(table, "series_code"), column(table, "target_value")
+        for n in (0, 1):
+            assert np.nanmean(np.abs(median - truth)[code == n]) < 0.1 * np.nanmean(truth[code == n])
+
+
+def test_too_short_a_history_is_refused_in_a_sentence():
+    task = demand_task()
+    actuals, inputs = world(task, last="2026-01-20")
+    table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 1, 9), dt.date(2026, 1, 10)))
+    with pytest.raises(ForecastError, match="needs at least 28"):
+        make_model("lear").fit(table, task)
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(ForecastError, match="prophet"):
+        make_model("prophet")
+
+
+def test_a_day_matrix_reads_clock_changes():
+    task = demand_task(inputs=())
+    actuals, _ = world(task, last="2026-12-01")
+    table = build_features(task, actuals, None, task.issue_instants(dt.date(2026, 10, 24), dt.date(2026, 10, 24)))  # 25 hours on the 25th
+    grid = DayMatrix.of(table, task)
+    assert grid.row_of.shape == (1, 24) and len(grid.gather(np.zeros((1, 24)))) == 25
+    spring = build_features(task, actuals, None, task.issue_instants(dt.date(2026, 3, 28), dt.date(2026, 3, 28)))
+    grid = DayMatrix.of(spring, task)
+    assert grid.is_real.sum() == 23 and not grid.is_real[0, 2] and grid.row_of[0, 2] == grid.row_of[0, 1]
+
+
+def test_quantiles_are_uncrossed_from_the_median_outwards():
+    np.testing.assert_array_equal(uncrossed(np.array([[5.0, 1.0, 3.0, 2.0, 4.0]]), 2), [[1.0, 1.0, 3.0, 3.0, 4.0]])
+
+
+def test_calibration_widens_what_was_too_narrow():
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 2, 4000)
+    narrow = np.tile([-1.0, 0.0, 1.0], (4000, 1))  # 80 % of a standard deviation of 2 is +-2.56
+    calibrated = Calibration.from_past(narrow, truth, (0.1, 0.5, 0.9)).apply(narrow[:1], (0.1, 0.5, 0.9))
+    np.testing.assert_allclose(calibrated[0], [-2.56, 0.0, 2.56], atol=0.15)
+
+
+def test_the_better_member_gets_the_greater_weight_and_a_silent_one_none():
+    truth = np.zeros(100)
+    good, bad = np.full((100, 3), 1.0), np.full((100, 3), 2.0)
+    weights = weights_from_past({"good": good, "bad": bad}, truth, 1, power=1)
+    assert weights == pytest.approx({"good": 2 / 3, "bad": 1 / 3})
+    silent = np.full((1, 3), np.nan)
+    np.testing.assert_array_equal(combine({"good": good[:1], "bad": silent}, weights), [[1.0, 1.0, 1.0]])
+
+
+def test_models_do_not_load_tensorflow_unless_asked(learnt):
+    import subprocess
+    import sys
+
+    code = "import sys, lakehouse.forecasting.backtest, lakehouse.forecasting.predict, lakehouse.forecasting.registry; print([m for m in ('tensorflow', 'keras', 'lightgbm', 'sklearn', 'matplotlib', 'scipy', 'pvlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert pd.__version__

@@ -149,8 +149,10 @@ def _route(connection: duckdb.DuckDBPyConnection, delivered: str, name: str, cur
         f"""
         CREATE TEMP TABLE {name}_routed AS
         SELECT row_number() OVER () AS row, d.feed, d.file, d.line, d.delivery_date, coalesce(d.date, d.delivery_date) AS date, d.fault,
-               d.raw_text, d.series_id, d.quantity, d.interval_start, d.interval_minutes, d.value, coalesce(d.is_forecast, false) AS is_forecast,
-               CASE WHEN t.table_name IS NULL THEN NULL WHEN d.is_forecast THEN '{ExternalForecasts.name}' ELSE t.table_name END AS table_name
+               d.raw_text, d.series_id, d.quantity, d.interval_start, d.interval_minutes, d.value, coalesce(d.is_forecast,
+                   false) AS is_forecast,
+               CASE WHEN t.table_name IS NULL THEN NULL WHEN d.is_forecast THEN '{ExternalForecasts.name}'
+                   ELSE t.table_name END AS table_name
         FROM {delivered} d LEFT JOIN {name}_tables t ON t.quantity = d.quantity
         """
     )
@@ -188,9 +190,11 @@ def _judge(connection: duckdb.DuckDBPyConnection, name: str, limits: Limits) -> 
                      THEN 'expected a series, a time and a value, found none in one of them'
                  WHEN r.table_name IS NULL THEN format('expected a quantity that this site keeps, found ''{{}}''', r.quantity)
                  WHEN r.interval_minutes IS NULL OR r.interval_minutes NOT IN ({lengths})
-                     THEN format('expected intervals of {lengths} minutes, found {{}}', coalesce(CAST(r.interval_minutes AS VARCHAR), 'none'))
+                     THEN format('expected intervals of {lengths} minutes, found {{}}', coalesce(CAST(r.interval_minutes AS VARCHAR),
+                         'none'))
                  WHEN epoch(r.interval_start) % (60 * r.interval_minutes) <> g.phase
-                     THEN format('expected a start like the series'' other intervals, found {{}}', strftime(r.interval_start, '%Y-%m-%d %H:%M:%S'))
+                     THEN format('expected a start like the series'' other intervals, found {{}}', strftime(r.interval_start,
+                         '%Y-%m-%d %H:%M:%S'))
                  WHEN r.value < l.low OR r.value > l.high OR NOT isfinite(r.value)
                      THEN format('expected {{}} from {{}} to {{}}, found {{:.12g}}', r.quantity, coalesce(format('{{:g}}', l.low), 'any'),
                                  coalesce(format('{{:g}}', l.high), 'any'), r.value) END AS reason
@@ -211,7 +215,8 @@ def _choose(connection: duckdb.DuckDBPyConnection, name: str) -> None:
         WITH ranked AS (
             SELECT row, first_value(value) OVER newest AS winning_value, row_number() OVER newest AS rank
             FROM {name}_judged WHERE rule IS NULL
-            WINDOW newest AS (PARTITION BY {_SERIES}, interval_start, interval_minutes ORDER BY delivery_date DESC, file DESC, line DESC, row DESC)
+            WINDOW newest AS (PARTITION BY {_SERIES}, interval_start, interval_minutes ORDER BY delivery_date DESC, file DESC,
+                line DESC, row DESC)
         ), covered AS (
             SELECT {_SERIES}, time_bucket(INTERVAL 1 HOUR, interval_start) AS hour, interval_minutes, sum(interval_minutes) AS minutes
             FROM {name}_judged JOIN ranked USING (row) WHERE rank = 1 GROUP BY ALL
@@ -225,7 +230,8 @@ def _choose(connection: duckdb.DuckDBPyConnection, name: str) -> None:
                         WHEN r.rank > 1 THEN 'superseded'
                         WHEN s.standing_minutes <> j.interval_minutes THEN 'mixed_resolution' END AS rule,
                    CASE WHEN j.rule IS NOT NULL THEN j.reason
-                        WHEN r.rank > 1 THEN format('{{}} of this interval was delivered later as {{:.12g}}, here it is {{:.12g}}', j.quantity,
+                        WHEN r.rank > 1 THEN format('{{}} of this interval was delivered later as {{:.12g}}, here it is {{:.12g}}',
+                            j.quantity,
                                                     r.winning_value, j.value)
                         WHEN s.standing_minutes <> j.interval_minutes
                             THEN format('expected one interval length, found {{}} and {{}} minutes in one hour', j.interval_minutes,
@@ -282,9 +288,11 @@ def _find_spikes(connection: duckdb.DuckDBPyConnection, name: str, spike_limits:
             SELECT {_SERIES}, date, median(largest_deviation) OVER weeks AS usual_deviation, median(largest) OVER weeks AS largest,
                    count(*) OVER weeks AS known_days
             FROM daily
-            WINDOW weeks AS (PARTITION BY {_SERIES} ORDER BY date RANGE BETWEEN INTERVAL {CONTEXT_DAYS_BEFORE} DAY PRECEDING AND CURRENT ROW)
+            WINDOW weeks AS (PARTITION BY {_SERIES} ORDER BY date RANGE BETWEEN INTERVAL {CONTEXT_DAYS_BEFORE} DAY PRECEDING
+                AND CURRENT ROW)
         ), spikes AS (
-            SELECT d.row, format('expected {{}} near {{:.6g}} as in the intervals around it, found {{:.6g}}', d.quantity, d.usual, d.value) AS reason
+            SELECT d.row, format('expected {{}} near {{:.6g}} as in the intervals around it, found {{:.6g}}', d.quantity, d.usual,
+                d.value) AS reason
             FROM deviating d JOIN yardstick y USING ({_SERIES}, date) JOIN {name}_spikes s ON s.quantity = d.quantity
             WHERE y.known_days >= {FEWEST_DAYS_FOR_SPIKES}
               AND abs(d.value - d.usual) > greatest({SPIKE_FACTOR} * y.usual_deviation, s.absolute, s.share * y.largest)

@@ -105,8 +105,10 @@ def day_month_swaps(connection: duckdb.DuckDBPyConnection, series: str, *, time_
     ), counted AS (
         SELECT series_id, quantity, year,
                count(*) FILTER (kind = 'seam') AS seams, count(*) FILTER (kind = 'profile') AS profiles,
-               coalesce(sum(vote) FILTER (kind = 'seam'), 0) AS seam_votes, coalesce(sum(vote) FILTER (kind = 'profile'), 0) AS profile_votes,
-               count(*) FILTER (kind = 'seam' AND vote <> 0) AS seam_voters, count(*) FILTER (kind = 'profile' AND vote <> 0) AS profile_voters,
+               coalesce(sum(vote) FILTER (kind = 'seam'), 0) AS seam_votes, coalesce(sum(vote) FILTER (kind = 'profile'),
+                   0) AS profile_votes,
+               count(*) FILTER (kind = 'seam' AND vote <> 0) AS seam_voters, count(*) FILTER (kind = 'profile'
+                   AND vote <> 0) AS profile_voters,
                sum(vote) AS all_votes
         FROM votes GROUP BY ALL
     ), years AS (
@@ -129,10 +131,12 @@ def day_month_swaps(connection: duckdb.DuckDBPyConnection, series: str, *, time_
     )
     SELECT series_id, quantity, CAST(year AS INTEGER) AS year, verdict, verdict = 'swapped' AS is_swapped, CAST(score AS DOUBLE) AS score,
            CASE WHEN verdict = 'too short to tell'
-                THEN format('{{}}: too short to tell: {{}} midnights and {{}} days can be compared under both dates, {FEWEST_COMPARISONS} are needed.',
+                THEN format('{{}}: too short to tell: {{}} midnights and {{}} days can be compared under both dates, '
+                            || '{FEWEST_COMPARISONS} are needed.',
                             year, seams, profiles)
                 WHEN seam_voters + profile_voters = 0 THEN format('{{}}: undecided: every day is like every other.', year)
-                ELSE format('{{}}: {{}} of {{}} midnights join better with day and month exchanged (z {{:.1f}}), and {{}} of {{}} days resemble '
+                ELSE format('{{}}: {{}} of {{}} midnights join better with day and month exchanged (z {{:.1f}}), '
+                            || 'and {{}} of {{}} days resemble '
                             || 'their weekday better (z {{:.1f}}): {{}}.', year, seams_exchanged, seam_voters, CAST(seam_z AS DOUBLE),
                             profiles_exchanged, profile_voters, CAST(profile_z AS DOUBLE),
                             CASE verdict WHEN 'swapped' THEN 'day and month look swapped' WHEN 'right' THEN 'the dates look right'

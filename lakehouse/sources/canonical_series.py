@@ -1,6 +1,7 @@
-"""Gridlake's own long layout for time series, as CSV or Parquet: `series_id, quantity, interval_start, interval_minutes, value, is_forecast`.
+"""Gridlake's own long layout for time series, as CSV or Parquet.
 
-The layout that a utility writes when it has no other; it needs no options. Cleaning is not done here.
+Columns: `series_id, quantity, interval_start, interval_minutes, value, is_forecast`. The layout that a utility writes when it has no
+other; it needs no options. Cleaning is not done here.
 """
 
 from __future__ import annotations
@@ -78,14 +79,18 @@ def _rows(sheet: Sheet, file: LandedFile, zone: str | None) -> Iterator[pa.Table
     answer = engine.sql(
         f"""
         WITH cut AS (
-            SELECT line, raw_text, len(cells) AS found, nullif(cells[$series_id], '') AS series_id, nullif(cells[$quantity], '') AS quantity,
-                   cells[$interval_start] AS stamp, TRY_CAST(cells[$interval_minutes] AS DOUBLE) AS minutes, cells[$interval_minutes] AS minutes_text,
+            SELECT line, raw_text, len(cells) AS found, nullif(cells[$series_id], '') AS series_id, nullif(cells[$quantity],
+                '') AS quantity,
+                   cells[$interval_start] AS stamp, TRY_CAST(cells[$interval_minutes] AS DOUBLE) AS minutes,
+                       cells[$interval_minutes] AS minutes_text,
                    cells[$value] AS value_text, number_in(cells[$value]) AS number,
-                   CASE WHEN $is_forecast = 0 OR is_missing(cells[$is_forecast]) THEN false ELSE TRY_CAST(cells[$is_forecast] AS BOOLEAN) END AS is_forecast
+                   CASE WHEN $is_forecast = 0 OR is_missing(cells[$is_forecast]) THEN false
+                       ELSE TRY_CAST(cells[$is_forecast] AS BOOLEAN) END AS is_forecast
             FROM lines
         ), read AS (
             SELECT *, CASE WHEN regexp_matches(stamp, '([+-]\\d\\d(:?\\d\\d)?|Z)$') THEN TRY_CAST(stamp AS TIMESTAMPTZ)
-                           WHEN $zone IS NOT NULL AND is_on_clock(TRY_CAST(stamp AS TIMESTAMP), $zone) THEN utc_first(TRY_CAST(stamp AS TIMESTAMP), $zone)
+                           WHEN $zone IS NOT NULL AND is_on_clock(TRY_CAST(stamp AS TIMESTAMP), $zone)
+                               THEN utc_first(TRY_CAST(stamp AS TIMESTAMP), $zone)
                       END AS instant
             FROM cut
         ), judged AS (
@@ -93,7 +98,8 @@ def _rows(sheet: Sheet, file: LandedFile, zone: str | None) -> Iterator[pa.Table
                 WHEN found <> $fields THEN format('expected {{}} cells, found {{}}', $fields, found)
                 WHEN series_id IS NULL THEN 'expected a name in ''series_id'', found none'
                 WHEN quantity IS NULL THEN 'expected a name in ''quantity'', found none'
-                WHEN instant IS NULL THEN format('expected a time with its offset such as 2026-01-31T23:00:00Z, found ''{{}}''', coalesce(stamp, '')[:40])
+                WHEN instant IS NULL THEN format('expected a time with its offset such as 2026-01-31T23:00:00Z, found ''{{}}''',
+                    coalesce(stamp, '')[:40])
                 WHEN minutes IS NULL OR minutes NOT BETWEEN 1 AND 1440 OR minutes <> floor(minutes)
                     THEN format('expected whole minutes in ''interval_minutes'', found ''{{}}''', coalesce(minutes_text, '')[:40])
                 WHEN is_missing(value_text) THEN 'expected a number in ''value'', found none'

@@ -46,11 +46,14 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
         answer = engine.sql(
             f"""
             WITH placed AS (
-                SELECT line, raw_text, cells, CAST($first AS TIMESTAMP) + to_hours(CAST(row_number() OVER (ORDER BY line) - 1 AS INTEGER)) AS clock FROM lines
+                SELECT line, raw_text, cells,
+                       CAST($first AS TIMESTAMP) + to_hours(CAST(row_number() OVER (ORDER BY line) - 1 AS INTEGER)) AS clock
+                FROM lines
             ), judged AS (
                 SELECT *, CASE
                     WHEN len(cells) <> $fields THEN format('expected {{}} cells, found {{}}', $fields, len(cells))
-                    WHEN month(clock) IS DISTINCT FROM TRY_CAST(cells[$month] AS INTEGER) OR hour(clock) + 1 IS DISTINCT FROM TRY_CAST(cells[$hour] AS INTEGER)
+                    WHEN month(clock) IS DISTINCT FROM TRY_CAST(cells[$month] AS INTEGER) OR hour(clock) + 1 IS DISTINCT
+                        FROM TRY_CAST(cells[$hour] AS INTEGER)
                          OR (isodow(clock) IS DISTINCT FROM TRY_CAST(cells[$day_type] AS INTEGER) AND cells[$day_type] IS DISTINCT FROM '8')
                         THEN format('expected month {{}}, hour {{}}, day {{}} by counting from first_interval, found {{}}, {{}}, {{}}',
                                     month(clock), hour(clock) + 1, isodow(clock), cells[$month], cells[$hour], cells[$day_type])
@@ -61,11 +64,13 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
             )
             SELECT $file AS file, line, CAST($delivery AS DATE) AS delivery_date, CAST(NULL AS DATE) AS date, fault,
                    raw_text[:{RAW_TEXT_LIMIT}] AS raw_text, $meter AS meter_id, CAST(NULL AS VARCHAR) AS register,
-                   CAST(NULL AS TIMESTAMPTZ) AS interval_start, 60 AS interval_minutes, CAST(NULL AS DOUBLE) AS energy_kwh, CAST(NULL AS VARCHAR) AS quality
+                   CAST(NULL AS TIMESTAMPTZ) AS interval_start, 60 AS interval_minutes, CAST(NULL AS DOUBLE) AS energy_kwh,
+                       CAST(NULL AS VARCHAR) AS quality
             FROM judged WHERE fault IS NOT NULL
             UNION ALL
             SELECT $file, line, CAST($delivery AS DATE), CAST(utc_first(clock, $zone) AS DATE),
-                   CASE WHEN number_in(cells[position]) IS NULL THEN format('expected energy in kWh, found ''{{}}''', cells[position][:60]) END,
+                   CASE WHEN number_in(cells[position]) IS NULL THEN format('expected energy in kWh, found ''{{}}''',
+                       cells[position][:60]) END,
                    CASE WHEN number_in(cells[position]) IS NULL THEN raw_text[:{RAW_TEXT_LIMIT}] END,
                    $meter, register, utc_first(clock, $zone), 60, number_in(cells[position]) * scale, NULL
             FROM judged CROSS JOIN registers WHERE fault IS NULL AND NOT is_missing(cells[position])

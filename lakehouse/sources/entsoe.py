@@ -72,23 +72,28 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
                        CASE WHEN $sequence = 0 THEN '' ELSE regexp_extract(cells[$sequence], '(\\d+)$', 1) END AS sequence
                 FROM lines
             ), clocks AS (
-                SELECT *, CASE WHEN len(ends) = 2 THEN try_strptime(regexp_replace(ends[1][:16], '[./]', '-', 'g'), '%d-%m-%Y %H:%M') END AS clock,
-                       CASE WHEN len(ends) = 2 THEN try_strptime(regexp_replace(ends[2][:16], '[./]', '-', 'g'), '%d-%m-%Y %H:%M') END AS clock_end
+                SELECT *, CASE WHEN len(ends) = 2 THEN try_strptime(regexp_replace(ends[1][:16], '[./]', '-', 'g'),
+                    '%d-%m-%Y %H:%M') END AS clock,
+                       CASE WHEN len(ends) = 2 THEN try_strptime(regexp_replace(ends[2][:16], '[./]', '-', 'g'),
+                           '%d-%m-%Y %H:%M') END AS clock_end
                 FROM cut
             ), counted AS (
                 -- Two readings of one clock time are told apart by their mark or, unmarked, by their order in the file.
                 SELECT *, row_number() OVER (PARTITION BY clock, area, sequence ORDER BY line) AS reading,
-                       CASE WHEN date_diff('minute', clock, clock_end) IN {LENGTHS} THEN date_diff('minute', clock, clock_end) END AS minutes
+                       CASE WHEN date_diff('minute', clock, clock_end) IN {LENGTHS} THEN date_diff('minute', clock,
+                           clock_end) END AS minutes
                 FROM clocks
             ), lengths AS (SELECT mode(minutes) AS usual_minutes FROM counted)
             SELECT line, raw_text, cells, area, sequence,
                    CASE WHEN len(cells) <> $fields THEN format('expected {{}} cells, found {{}}', $fields, len(cells))
                         WHEN clock IS NULL OR clock_end IS NULL
-                            THEN format('expected an interval such as 01/01/2015 00:00 - 01/01/2015 00:15, found ''{{}}''', coalesce(cells[1], '')[:60])
+                            THEN format('expected an interval such as 01/01/2015 00:00 - 01/01/2015 00:15, found ''{{}}''',
+                                coalesce(cells[1], '')[:60])
                         WHEN len($areas) > 0 AND NOT list_contains($areas, area)
                             THEN format('expected an area among {{}}, found ''{{}}''', array_to_string($areas, ', '), area)
                         WHEN NOT is_on_clock(clock, $zone) AND list_filter($positions, lambda p: NOT is_missing(cells[p])) <> []
-                            THEN format('expected a time that the clock of {{}} shows, found {{}}', $zone, strftime(clock, '%Y-%m-%d %H:%M'))
+                            THEN format('expected a time that the clock of {{}} shows, found {{}}', $zone, strftime(clock,
+                                '%Y-%m-%d %H:%M'))
                    END AS fault,
                    CASE WHEN mark IN {SUMMER} THEN utc_first(clock, $zone) WHEN mark <> '' OR reading > 1 THEN utc_second(clock, $zone)
                         ELSE utc_first(clock, $zone) END AS interval_start,
@@ -104,14 +109,15 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
                 "zone": zone,
                 "areas": areas,
                 "positions": [m.position for m in measures],
-            },  # fmt: skip
+            },
         )
         for n, kind in enumerate(dict.fromkeys(m.series_id for m in measures)):
             of_kind = [Measure(m.position, None, m.quantity, m.is_forecast) for m in measures if m.series_id == kind]
             engine.execute(
                 f"""
                 CREATE TEMP TABLE kind_{n} AS SELECT *, CASE $kind WHEN 'load' THEN coalesce($load_name, area)
-                    WHEN 'day_ahead' THEN 'day_ahead' || CASE WHEN sequence IN ('', '1') THEN '' ELSE '_' || sequence END ELSE $kind END AS series_id
+                    WHEN 'day_ahead' THEN 'day_ahead' || CASE WHEN sequence IN ('', '1') THEN '' ELSE '_' || sequence END
+                        ELSE $kind END AS series_id
                 FROM stamped WHERE fault IS NULL OR $first  -- a faulty line is told once
                 """,
                 {"kind": kind, "load_name": options.settings.get("series"), "first": n == 0},

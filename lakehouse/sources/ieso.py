@@ -13,7 +13,8 @@ from lakehouse.sources.sheets import Measure, connection, series_rows, stamp_lin
 MARKET_TIME = "Etc/GMT+5"  # POSIX sign: five hours behind UTC
 CLOCK = (
     "CASE WHEN TRY_CAST(cells[2] AS INTEGER) BETWEEN 1 AND 24 THEN"
-    " coalesce(try_strptime(cells[$time], '%d/%m/%Y'), try_strptime(cells[$time], '%Y-%m-%d')) + to_hours(TRY_CAST(cells[2] AS INTEGER)) END"
+    " coalesce(try_strptime(cells[$time], '%d/%m/%Y'), try_strptime(cells[$time], '%Y-%m-%d'))"
+    " + to_hours(TRY_CAST(cells[2] AS INTEGER)) END"
 )
 QUANTITIES: dict[str, tuple[str, str, float]] = {
     "OntDemand": ("ontario", "load_mw", 1.0),
@@ -48,7 +49,7 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
 FORMAT = Format(
     name="ieso",
     shape="series",
-    description="Ontario's hourly tables: date, hour (1 to 24, ending, standard time), then demand, production by fuel, price or temperature.",
+    description="Ontario's hourly tables: date, hour (1 to 24, ending, standard time), then demand, production, price or temperature.",
     read=read,
     looks_like=lambda head, name: head.startswith(b"date,hour,"),
 )

@@ -1,4 +1,4 @@
-"""Open Power System Data: `time_series_…_singleindex` (load, generation, prices by country) and `weather_data`, several countries a file."""
+"""Open Power System Data: `time_series_…_singleindex` (load, generation, prices) and `weather_data`, several countries a file."""
 
 from __future__ import annotations
 

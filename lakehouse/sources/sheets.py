@@ -195,7 +195,8 @@ def series_rows(
             SELECT $file, line, CAST($delivery AS DATE), CAST(interval_start AS DATE),
                    CASE WHEN number IS NULL THEN format('expected a number in ''{{}}'', found ''{{}}''', label, cell[:60]) END,
                    CASE WHEN number IS NULL THEN raw_text[:{RAW_TEXT_LIMIT}] END,
-                   coalesce(measured_series, own_series), quantity, interval_start, interval_minutes, number * scale + shift, is_forecast, position
+                   coalesce(measured_series, own_series), quantity, interval_start, interval_minutes, number * scale + shift,
+                       is_forecast, position
             FROM (SELECT *, {own_series} AS own_series, cells[position] AS cell, number_in(cells[position]) AS number
                   FROM {stamped} CROSS JOIN measures WHERE fault IS NULL AND NOT is_missing(cells[position]))
         ) ORDER BY line, position
@@ -263,7 +264,8 @@ def stamp_lines(
         f"""
         CREATE OR REPLACE TEMP TABLE stamped AS
         WITH read AS (
-            SELECT line, raw_text, {cells} AS cells, len(cells) AS found, CAST({series} AS VARCHAR) AS series_id, {clock} AS label FROM lines
+            SELECT line, raw_text, {cells} AS cells, len(cells) AS found, CAST({series} AS VARCHAR) AS series_id, {clock} AS label
+                FROM lines
         ), spaced AS (
             SELECT *, date_diff('minute', lag(label) OVER (PARTITION BY series_id ORDER BY line), label) AS distance FROM read
         ), lengths AS (
@@ -278,7 +280,8 @@ def stamp_lines(
                CASE WHEN found <> $fields THEN format('expected {{}} cells, found {{}}', $fields, found)
                     WHEN label IS NULL THEN format('expected {{}}, found ''{{}}''', $expected, raw_text[:60])
                     WHEN NOT is_on_clock(clock, $zone)
-                        THEN format('expected a time that the clock of {{}} shows, found {{}}', $zone, strftime(clock, '%Y-%m-%d %H:%M')) END AS fault
+                        THEN format('expected a time that the clock of {{}} shows, found {{}}', $zone, strftime(clock,
+                            '%Y-%m-%d %H:%M')) END AS fault
         FROM counted
         """,
         {"minutes": minutes, "ends": is_interval_end, "zone": zone, "expected": expected, "fields": len(sheet.header), **places},

@@ -78,7 +78,8 @@ def read_weather(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
         engine.execute(
             """
             CREATE TEMP TABLE of_city AS SELECT * REPLACE (
-                CASE WHEN fault IS NULL AND is_missing(cells[$city]) THEN 'expected the name of a city, found none' ELSE fault END AS fault),
+                CASE WHEN fault IS NULL AND is_missing(cells[$city]) THEN 'expected the name of a city, found none'
+                    ELSE fault END AS fault),
                 trim(cells[$city]) AS series_id
             FROM stamped
             """,
@@ -129,7 +130,8 @@ def _stamp(engine: duckdb.DuckDBPyConnection, sheet: Sheet, position_of_time: in
                END AS fault,
                instant AS interval_start, CAST({INTERVAL_MINUTES} AS INTEGER) AS interval_minutes,
                TRY_CAST(replace(cells[$time], 'T', ' ')[:19] AS TIMESTAMP) AS clock
-        FROM (SELECT *, CASE WHEN regexp_matches(cells[$time], '{STAMP}') THEN TRY_CAST(cells[$time] AS TIMESTAMPTZ) END AS instant FROM lines)
+        FROM (SELECT *, CASE WHEN regexp_matches(cells[$time], '{STAMP}')
+            THEN TRY_CAST(cells[$time] AS TIMESTAMPTZ) END AS instant FROM lines)
         """,
         {"fields": len(sheet.header), "time": position_of_time},
     )
@@ -168,8 +170,10 @@ def _exchange_days(engine: duckdb.DuckDBPyConnection, years: Sequence[int], time
         CREATE TEMP TABLE dated AS
         SELECT * EXCLUDE (exchanged) REPLACE (
             CASE WHEN exchanged IS NULL THEN interval_start ELSE utc_first(exchanged, $zone) END AS interval_start)
-        FROM (SELECT *, CASE WHEN fault IS NULL AND year(clock) IN (SELECT unnest($years)) AND day(clock) <= 12 AND day(clock) <> month(clock)
-                             THEN make_timestamp(year(clock), day(clock), month(clock), hour(clock), minute(clock), second(clock)) END AS exchanged
+        FROM (SELECT *, CASE WHEN fault IS NULL AND year(clock) IN (SELECT unnest($years)) AND day(clock) <= 12
+            AND day(clock) <> month(clock)
+                             THEN make_timestamp(year(clock), day(clock), month(clock), hour(clock), minute(clock),
+                                 second(clock)) END AS exchanged
               FROM stamped)
         """,
         {"zone": time_zone, "years": list(years)},

@@ -21,7 +21,8 @@ LOAD, PRICE = "load_mw", "price_eur_per_mwh"
 def row(value: float | None, *, hour: float = 0, line: int = 2, **other: object) -> dict:
     start = MIDNIGHT + timedelta(hours=hour)
     made = {
-        "feed": "load", "file": "a.csv", "line": line, "delivery_date": date(2026, 2, 1), "date": start.date(), "fault": None, "raw_text": None,
+        "feed": "load", "file": "a.csv", "line": line, "delivery_date": date(2026, 2, 1), "date": start.date(),
+        "fault": None, "raw_text": None,
         "series_id": "north", "quantity": LOAD, "interval_start": start, "interval_minutes": 60, "value": value, "is_forecast": False,
     }  # fmt: skip
     return made | other

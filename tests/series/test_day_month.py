@@ -98,7 +98,8 @@ def test_instants_are_read_on_the_clock_of_their_zone():
     values = exchanged(demand())
     connection.register("clock", pa.table({"clock": YEAR.astype("datetime64[us]"), "value": values}))
     connection.execute(
-        "CREATE TABLE series AS SELECT 'a' AS series_id, '' AS quantity, timezone('Australia/Sydney', clock) AS interval_start, value FROM clock"
+        "CREATE TABLE series AS SELECT 'a' AS series_id, '' AS quantity, timezone('Australia/Sydney', clock) AS interval_start,"
+        " value FROM clock"
     )
     found = [one for one in verdicts(day_month_swaps(connection, "series", time_zone="Australia/Sydney")) if one.year == 2023]
     assert [one.is_swapped for one in found] == [True]
@@ -118,7 +119,8 @@ def test_spains_table_has_the_fault_and_its_actual_price_has_not():
     connection.execute("SET threads = 2")
     connection.execute(
         """
-        CREATE TABLE series AS SELECT 'ES' AS series_id, quantity, TRY_CAST(time[:19] AS TIMESTAMP) AS interval_start, TRY_CAST(value AS DOUBLE) AS value
+        CREATE TABLE series AS SELECT 'ES' AS series_id, quantity, TRY_CAST(time[:19] AS TIMESTAMP) AS interval_start,
+            TRY_CAST(value AS DOUBLE) AS value
         FROM (UNPIVOT (FROM read_csv($path, all_varchar = true)) ON "total load actual", "generation solar", "generation wind onshore",
               "price day ahead", "price actual" INTO NAME quantity VALUE value)
         """,

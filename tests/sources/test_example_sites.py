@@ -106,7 +106,8 @@ def test_spains_stylised_fleet_can_serve_its_demand(peak_mw: float):
             renewables.append(Renewable(unit_id=name, maximum_mw=np.full(24, 0.1 * unit["maximum_mw"])))
     problem = DispatchProblem(
         interval_start=[datetime(2017, 1, 18, 23, tzinfo=UTC) + timedelta(hours=int(h)) for h in hours],
-        interval_hours=1.0, demand_mw=demand, reserve_mw=0.03 * demand, thermal=thermal, renewables=renewables, storages=storages, market=market,
+        interval_hours=1.0, demand_mw=demand, reserve_mw=0.03 * demand,
+        thermal=thermal, renewables=renewables, storages=storages, market=market,
     )  # fmt: skip
     solution = solve(problem, gap=0.005, time_limit_seconds=30)
     assert check_solution(problem, solution).ok

@@ -97,7 +97,8 @@ def test_pjm_names_hours_by_their_end_on_the_local_clock(tmp_path: Path):
     rows = read(
         tmp_path,
         "pjm",
-        "Datetime,PJME_MW\n31-12-2002 01:00,26498\n09-03-2014 02:00,1\n09-03-2014 04:00,2\n02-11-2014 02:00,3\n02-11-2014 02:00,4\n02-11-2014 03:00,5\n",
+        "Datetime,PJME_MW\n31-12-2002 01:00,26498\n09-03-2014 02:00,1\n09-03-2014 04:00,2\n"
+        "02-11-2014 02:00,3\n02-11-2014 02:00,4\n02-11-2014 03:00,5\n",
     )
     assert [(r["interval_start"], r["value"]) for r in rows] == [
         (utc(2002, 12, 31, 5), 26498.0),
@@ -131,7 +132,8 @@ def test_ieso_counts_hours_from_one_in_standard_time(tmp_path: Path):
 
 
 def test_openstef_units_are_brought_to_ours(tmp_path: Path):
-    text = "index,load,radiation,pressure,humidity,sjv_E1A\n2020-10-02 09:45:00+00:00,3.31,,,,\n2020-10-02 10:00:00+00:00,2.62,1800000,99450,0.68,3e-05\n"
+    text = "index,load,radiation,pressure,humidity,sjv_E1A\n2020-10-02 09:45:00+00:00,3.31,,,,\n"
+    text += "2020-10-02 10:00:00+00:00,2.62,1800000,99450,0.68,3e-05\n"
     rows = read(tmp_path, "openstef_nl", text, "get_model_input_pid_287.csv")
     values = {r["quantity"]: round(r["value"], 6) for r in rows if r["line"] == 3}
     assert values == {"load_mw": 2.62, "ghi_w_per_m2": 500.0, "pressure_hpa": 994.5, "humidity_pct": 68.0}
@@ -139,7 +141,8 @@ def test_openstef_units_are_brought_to_ours(tmp_path: Path):
 
 
 def test_openstef_production_of_a_substation_is_positive(tmp_path: Path):
-    text = ",datetime,radiation,windspeed_100m,total_substation,total_solar_part,total_wind_part\n0,2021-07-31 00:15:00+00:00,0,13.7,1.53,0,-0.39\n"
+    text = ",datetime,radiation,windspeed_100m,total_substation,total_solar_part,total_wind_part\n"
+    text += "0,2021-07-31 00:15:00+00:00,0,13.7,1.53,0,-0.39\n"
     rows = read(tmp_path, "openstef_nl", text, "HAL.csv")
     assert {r["series_id"]: r["value"] for r in rows if r["quantity"] != "ghi_w_per_m2"} == {
         "HAL": 1.53,
@@ -189,7 +192,8 @@ def test_the_published_file_is_read_without_a_fault(path, name, zone, series, qu
     connection.register("raw", table_of(published(path), name, zone))
     assert connection.execute("SELECT count(fault) FROM raw").fetchone() == (0,)
     told = connection.execute(
-        "SELECT count(*), count(DISTINCT interval_start), min(interval_start) FROM raw WHERE series_id = $s AND quantity = $q AND NOT is_forecast",
+        "SELECT count(*), count(DISTINCT interval_start), min(interval_start) FROM raw"
+        " WHERE series_id = $s AND quantity = $q AND NOT is_forecast",
         {"s": series, "q": quantity},
     ).fetchone()
     assert told == (values, values, first)

@@ -15,7 +15,8 @@ import pytest
 from lakehouse.sources.base import LandedFile, ReadOptions, read_file
 
 MADRID = ZoneInfo("Europe/Madrid")
-ENERGY = "time,generation nuclear,generation wind onshore,forecast wind offshore eday ahead,total load forecast,total load actual,price day ahead,price actual\n"
+ENERGY = "time,generation nuclear,generation wind onshore,forecast wind offshore eday ahead,total load forecast,total load actual,"
+ENERGY += "price day ahead,price actual\n"
 WEATHER = "dt_iso,city_name,temp,temp_min,pressure,humidity,wind_speed,wind_deg,rain_1h,clouds_all,weather_main\n"
 
 
@@ -128,8 +129,8 @@ def test_the_repaired_day_ahead_price_follows_the_actual_one():
         connection = duckdb.connect()
         connection.register("energy", table_of(published("spain/energy_dataset.csv.gz"), "spain_energy", repair_dates=repair))
         correlation += connection.execute(
-            "SELECT corr(a.value, b.value) FROM (FROM energy WHERE series_id = 'day_ahead') a JOIN (FROM energy WHERE series_id = 'actual') b"
-            " USING (interval_start)"
+            "SELECT corr(a.value, b.value) FROM (FROM energy WHERE series_id = 'day_ahead') a"
+            " JOIN (FROM energy WHERE series_id = 'actual') b USING (interval_start)"
         ).fetchone()
     assert correlation[0] > 0.97
     assert correlation[1] < 0.8

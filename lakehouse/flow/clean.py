@@ -179,8 +179,8 @@ def _gather(
     parts = []
     for feed in feeds:
         table = workspace.table(f"raw/{feed}")
-        files = [f for f in table.files() if not days or _may_hold(f.statistics, f.partition["delivery_date"], days)]
-        parts.append(f"SELECT *, '{feed}' AS feed FROM ({select_files(table.contract, files)})")
+        snapshot = table.snapshot().where(lambda f: not days or _may_hold(f.statistics, f.partition["delivery_date"], days))
+        parts.append(f"SELECT *, '{feed}' AS feed FROM ({select_files(table.contract, snapshot)})")
     cut = days and not whole_deliveries
     where = f"WHERE coalesce(date, delivery_date) BETWEEN DATE '{days[0]}' AND DATE '{days[1]}'" if days and cut else ""
     engine.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) {where}")

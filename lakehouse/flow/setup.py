@@ -110,6 +110,9 @@ def _init_sample(home: Path, text: str, days: int, meters: int, seed: int, until
         time_zone=site.time_zone,
         latitude_deg=site.location.latitude_deg,
         longitude_deg=site.location.longitude_deg,
+        altitude_m=site.location.altitude_m,
+        country=site.country,
+        subdivision=site.subdivision,
     )
     progress("simulating the sample utility", 1, 1)
     landing = Landing(site.path("landing"))

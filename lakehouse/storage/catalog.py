@@ -53,7 +53,7 @@ def _publish(engine: object, lake: Lake, contract: type[Table]) -> None:
     layer, name = contract.name.split("/", 1)
     run = engine.execute  # type: ignore[attr-defined]
     run(f'CREATE SCHEMA IF NOT EXISTS "{layer}"')
-    run(f'CREATE VIEW "{layer}"."{name}" AS {select_files(contract, lake.table(contract).files())}')
+    run(f'CREATE VIEW "{layer}"."{name}" AS {select_files(contract, lake.table(contract).snapshot())}')
     run(f'COMMENT ON VIEW "{layer}"."{name}" IS {_text(contract.description())}')
     for c in contract.columns.values():
         comment = f"{c.description} [{c.unit}]" if c.unit else c.description

@@ -10,7 +10,7 @@ from lakehouse.contracts.base import Column, Table
 if TYPE_CHECKING:
     import duckdb
 
-    from lakehouse.storage.lake import DataFile, Lake, LakeTable
+    from lakehouse.storage.lake import DataFile, Lake, LakeTable, Snapshot
 
 MEMORY_LIMIT = "2GB"
 
@@ -57,46 +57,37 @@ def register(
 
     `only` keeps the files whose partition column lies between two values, both included: the others are never opened.
     """
-    files = table.files(version)
-    for column, (first, last) in (only or {}).items():
-        files = [f for f in files if f.partition.get(column) is not None and first <= f.partition[column] <= last]
+    snapshot = table.snapshot(version).where(lambda f: all(_lies_in(f.partition.get(c), span) for c, span in (only or {}).items()))
     layer, name = table.contract.name.split("/", 1)
     engine.execute(f'CREATE SCHEMA IF NOT EXISTS "{layer}"')
-    engine.execute(f'CREATE OR REPLACE VIEW "{layer}"."{name}" AS {select_files(table.contract, files)}')
+    engine.execute(f'CREATE OR REPLACE VIEW "{layer}"."{name}" AS {select_files(table.contract, snapshot)}')
     return f'"{layer}"."{name}"'
 
 
-def select_files(contract: type[Table], files: list[DataFile]) -> str:
+def select_files(contract: type[Table], snapshot: Snapshot) -> str:
     """The query that reads a snapshot's files as the contract's columns; typed and empty where there are no files."""
     columns = list(contract.columns.values())
-    if not files:
+    if not snapshot.files:
         return "SELECT " + ", ".join(f'CAST(NULL AS {c.sql_type}) AS "{c.name}"' for c in columns) + " WHERE false"
-    grown = _lacking(files, columns, contract.partitioned_by)
-    everywhere = [c for c in columns if c.name not in grown.missing]
-    selected = ", ".join(
-        f'CAST("{c.name}" AS {c.sql_type}) AS "{c.name}"' if c in everywhere else f'CAST(NULL AS {c.sql_type}) AS "{c.name}"'
-        for c in columns
-    )
-    paths = ", ".join(_quoted(_literal_path(f.path)) for f in files)
+    selected = ", ".join(f'CAST({_name_or_null(c, snapshot)} AS {c.sql_type}) AS "{c.name}"' for c in columns)
+    paths = ", ".join(_quoted(_literal_path(f.path)) for f in snapshot.files)
     types = ", ".join(f"'{p}': {contract.columns[p].sql_type}" for p in contract.partitioned_by)
     hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
-    return f"SELECT {selected} FROM read_parquet([{paths}], {hive}, union_by_name = {'true' if grown.partial else 'false'})"
+    by_name = "true" if any(_some_files_lack(c.name, snapshot.files) for c in columns if c.name not in contract.partitioned_by) else "false"
+    return f"SELECT {selected} FROM read_parquet([{paths}], {hive}, union_by_name = {by_name})"
 
 
-class _lacking:  # noqa: N801 - reads as a phrase where it is used
-    """Which columns no file has, and whether some files lack a column that others have (told by the files' statistics)."""
+def _name_or_null(c: Column, snapshot: Snapshot) -> str:
+    return f'"{c.name}"' if c.name in snapshot.columns else "NULL"
 
-    def __init__(self, files: list[DataFile], columns: list[Column], partitioned_by: tuple[str, ...]) -> None:
-        self.missing: set[str] = set()
-        self.partial = False
-        for c in columns:
-            if c.name in partitioned_by:
-                continue
-            has = [f.statistics.get(f"null_count.{c.name}") is not None for f in files if f.rows]
-            if has and not any(has):
-                self.missing.add(c.name)
-            elif not all(has):
-                self.partial = True
+
+def _some_files_lack(name: str, files: list[DataFile]) -> bool:
+    # A file that has the column has its null count; one written by others may have none, and reading by name is then safe too.
+    return any(f.statistics.get(f"null_count.{name}") is None for f in files if f.rows)
+
+
+def _lies_in(value: Any, span: tuple[Any, Any]) -> bool:
+    return value is not None and span[0] <= value <= span[1]
 
 
 def _literal_path(path: str) -> str:

@@ -22,6 +22,9 @@ from lakehouse.errors import ConflictError, ContractError, TableNotFoundError
 ATTEMPTS = 8
 BATCH_ROWS = 131_072
 
+STATISTICS_OF_ALL_COLUMNS = {"delta.dataSkippingNumIndexedCols": "-1"}
+"""Delta keeps statistics of 32 columns unless told otherwise; readers tell by them which files lack a column."""
+
 Rows = pa.Table | Callable[[], Iterable[pa.RecordBatch]]
 
 
@@ -124,12 +127,16 @@ class LakeTable:
         return self.delta().version() if self.exists() else -1
 
     def files(self, version: int | None = None) -> list[DataFile]:
-        """The files of a snapshot with their partition values, rows, bytes and time of writing; empty before the first commit."""
+        """The files of a snapshot; empty before the first commit."""
+        return self.snapshot(version).files
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        """The files of the newest or an older version, and the columns that it has; nothing before the first commit."""
         if version is None and not self.exists():
-            return []
+            return Snapshot([], frozenset())
         delta = self.delta(version)
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
-        return [
+        files = [
             DataFile(
                 path=f"{self.uri}/{a['path']}",
                 partition={k: a[f"partition.{k}"] for k in self.contract.partitioned_by if f"partition.{k}" in a},
@@ -140,6 +147,7 @@ class LakeTable:
             )
             for a in actions
         ]
+        return Snapshot(files, frozenset(f.name for f in delta.schema().fields))
 
     def partitions_written(self, column: str = "date", *, only: Mapping[str, Any] | None = None) -> dict[Any, datetime]:
         """When each partition of a column was last written, UTC; `only` restricts other partition columns."""
@@ -214,6 +222,7 @@ class LakeTable:
                     schema_mode=None if fresh else "merge",
                     name=self.contract.name if fresh else None,
                     description=self.contract.description() if fresh else None,
+                    configuration=STATISTICS_OF_ALL_COLUMNS if fresh else None,
                     storage_options=self.lake.storage_options,
                     commit_properties=properties,
                 )
@@ -278,6 +287,18 @@ class DataFile:
     bytes: int
     written_at: datetime
     statistics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a version of a table consists of: its files, and the columns that at least one of them may have."""
+
+    files: list[DataFile]
+    columns: frozenset[str]
+
+    def where(self, keep: Callable[[DataFile], bool]) -> Snapshot:
+        """The same with some of its files only."""
+        return Snapshot([f for f in self.files if keep(f)], self.columns)
 
 
 class _Counter:

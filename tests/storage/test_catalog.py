@@ -108,7 +108,7 @@ def test_a_notebook_reads_the_same_tables_at_an_older_version(tmp_path):
         assert notebook.sql("SELECT load_mw FROM cleaned.loads").fetchall() == [(10.0,)]
 
 
-@pytest.mark.parametrize("hostile", ["it's", 'a"b', "x; DROP TABLE y", "a[1]*?"])
+@pytest.mark.parametrize("hostile", ["it's", 'a"b', "x; DROP TABLE y", "a*1"])
 def test_a_path_with_quotes_is_only_a_path(tmp_path, hostile):
     lake = Lake(tmp_path / hostile)
     lake.table(Loads).append(loads(1, 10))

@@ -3,8 +3,10 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
+import pyarrow as pa
 import pytest
 
+from lakehouse.contracts.base import Column
 from lakehouse.errors import ContractError, TableNotFoundError
 from lakehouse.storage.lake import Lake, Lineage
 from tests.storage.builders import GrownLoads, Loads, day, loads
@@ -81,6 +83,13 @@ def test_a_new_column_reads_as_missing_in_old_files(tmp_path):
     grown = lake.table(GrownLoads).read().sort_by("interval_start")
     assert grown.column("temperature_c").to_pylist() == [None, 7.5]
     assert values(lake.table(Loads)) == [10, 20]
+
+
+def test_a_table_of_many_columns_reads_back_whole(tmp_path):
+    wide = Loads.derive(Loads.name, extra=[Column("One of many.", nullable=True, name=f"x{n}", type=pa.float64()) for n in range(60)])
+    row = loads(1, 10).to_pylist()[0] | {f"x{n}": float(n) for n in range(60)}
+    Lake(tmp_path).table(wide).append(pa.Table.from_pylist([row], schema=pa.schema([f.with_nullable(True) for f in wide.arrow_schema()])))
+    assert Lake(tmp_path).table(wide).read().to_pylist()[0]["x59"] == 59.0
 
 
 def test_every_commit_says_who_made_it_from_what(tmp_path):

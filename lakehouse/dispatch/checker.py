@@ -64,6 +64,17 @@ class CheckReport:
         """True if no rule is broken."""
         return not self.breaches
 
+    def as_dict(self) -> dict[str, Any]:
+        """The report for machines."""
+        return {
+            "ok": self.ok,
+            "objective": self.objective_eur,
+            "cost": self.cost_eur,
+            "unserved_mwh": self.unserved_mwh,
+            "reserve_shortfall_mwh": self.reserve_shortfall_mwh,
+            "breaches": [vars(breach) for breach in self.breaches],
+        }
+
     def lines(self, most: int = 50) -> list[str]:
         """The report for a terminal."""
         verdict = "The plan keeps every rule." if self.ok else f"The plan breaks {len(self.breaches)} rule{'s' * (len(self.breaches) > 1)}:"

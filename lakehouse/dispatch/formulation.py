@@ -57,6 +57,7 @@ class BuiltModel:
     renewable_group: Array
     slack_columns: Array
     commitment: Array
+    kept: Array | None = None
 
 
 def whole_intervals(hours: float, interval_hours: float) -> int:
@@ -74,8 +75,13 @@ def outage_mask(unit: ThermalUnit, problem: DispatchProblem) -> Array:
     return mask
 
 
-def thermal_arrays(problem: DispatchProblem) -> ThermalArrays:
-    """Turns the thermal fleet into arrays; limits in MW per interval, the effective start and stop limits already within the ramps."""
+def thermal_arrays(problem: DispatchProblem, kept: Array | None = None) -> ThermalArrays:
+    """Turns the thermal fleet into arrays; limits in MW per interval, the effective start and stop limits already within the ramps.
+
+    Args:
+        problem: the problem.
+        kept: commitments that must stay, shape (units, horizon), NaN where free.
+    """
     units, horizon, hours = problem.thermal, problem.horizon, problem.interval_hours
 
     def column(get: Any) -> Array:
@@ -113,6 +119,9 @@ def thermal_arrays(problem: DispatchProblem) -> ThermalArrays:
                 stop_barred[i] = first_out > 0
         else:
             upper[i, :bound_for] = 0.0
+    if kept is not None and kept.size:
+        lower = np.where(np.isnan(kept), lower, np.maximum(lower, kept))
+        upper = np.where(np.isnan(kept), upper, np.minimum(upper, np.maximum(kept, lower)))
     lower = np.minimum(lower, upper)
 
     curves = [np.asarray(g.cost_curve, float) for g in units]
@@ -144,25 +153,26 @@ def thermal_arrays(problem: DispatchProblem) -> ThermalArrays:
     )
 
 
-def build(problem: DispatchProblem, *, exclusive_storage: bool = False) -> BuiltModel:
+def build(problem: DispatchProblem, *, exclusive_storage: bool = False, kept: Array | None = None) -> BuiltModel:
     """Writes a problem's equations down.
 
     Args:
         problem: the fleet and its horizon.
         exclusive_storage: forbids charging while discharging in every interval, not only where burning energy could pay.
+        kept: commitments that must stay, shape (thermal units, horizon), NaN where free.
 
     Returns:
         The programme (cost in EUR, powers in MW), its names, and the constant part of the cost.
     """
-    writer = _Writer(problem, exclusive_storage)
-    return writer.write()
+    return _Writer(problem, exclusive_storage, kept).write()
 
 
 class _Writer:
     """Writes one problem; a method per room of the model, each adding to the balance, the reserve and the cost."""
 
-    def __init__(self, problem: DispatchProblem, exclusive_storage: bool) -> None:
+    def __init__(self, problem: DispatchProblem, exclusive_storage: bool, kept: Array | None) -> None:
         self.problem = problem
+        self.kept = kept
         self.exclusive_storage = exclusive_storage
         self.model = LinearModel()
         self.hours = problem.interval_hours
@@ -177,7 +187,7 @@ class _Writer:
         self.renewable_group = np.zeros(len(problem.renewables), int)
 
     def write(self) -> BuiltModel:
-        data = thermal_arrays(self.problem)
+        data = thermal_arrays(self.problem, self.kept)
         if self.problem.thermal:
             self._thermal(data)
         self._renewables()
@@ -198,6 +208,7 @@ class _Writer:
             self.renewable_group,
             np.concatenate(slack),
             names.get("u", np.zeros((0, self.horizon), int)),
+            self.kept,
         )
 
     def _by_zone(self, block: Expression, members: Any) -> Expression:

@@ -412,6 +412,7 @@ class _Neighbourhoods:
             return False
         values = np.array(highs.getSolution().col_value)
         self.relaxed = values[self.columns]
+        self.relaxed_objective = info.objective_function_value
         self.relaxation_seconds = time.perf_counter() - begun
         if values[self.task.slack].max(initial=0.0) <= SLACK_TOLERANCE or not self.task.last_resort:
             self.line.say("bound", [info.objective_function_value])
@@ -487,12 +488,17 @@ class _Neighbourhoods:
             if not free.any():
                 continue
             begun = time.perf_counter()
-            self.restricted(free, self.best[self.columns], 2.0 * patience, 2e-4)
+            self.restricted(free, self.best[self.columns], 2.0 * patience, self.worthwhile_gap())
             took = time.perf_counter() - begun
             if took < 0.5 * patience:
                 share[kind] = min(1.0, share[kind] * 1.25)
             elif took > 1.2 * patience:
                 share[kind] = max(0.05, share[kind] * 0.75)
+
+    def worthwhile_gap(self) -> float:
+        """A neighbourhood that can't give a tenth of what is missing to the relaxation is left at once."""
+        missing = (self.objective - self.relaxed_objective) / max(abs(self.objective), 1e-9)
+        return float(np.clip(0.1 * missing, 1e-5, 1e-3))
 
     def neighbourhood(self, kind: str, share: float) -> Array:
         """Which commitments to free, shape (units, horizon)."""

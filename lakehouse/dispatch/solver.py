@@ -31,6 +31,7 @@ def solve(
     time_limit_seconds: float = 60.0,
     threads: int = 2,
     start: Array | None = None,
+    kept: Array | None = None,
 ) -> DispatchSolution:
     """Plans a day (or any horizon).
 
@@ -40,13 +41,14 @@ def solve(
         time_limit_seconds: wall time of the whole call, building included.
         threads: 2 lets a neighbourhood search run beside the search for the bound; 1 runs the bound alone.
         start: commitments to begin from, shape (thermal units, horizon), e.g. the last plan's.
+        kept: commitments that must stay, same shape: 0, 1, or NaN where free. States and outages that forbid one win.
 
     Returns:
         The plan with its cost, bound, prices and violations. `summary["status"]` is "optimal" (gap reached), "time_limit", or "kept_state"
         (no plan found in time: every unit keeps its state).
     """
     begun = time.perf_counter()
-    built = build(problem)
+    built = build(problem, kept=kept)
     built_at = time.perf_counter()
     to_finish = 0.3 + SECONDS_TO_FINISH_PER_NONZERO * len(built.program.row_values)
     deadline = begun + max(0.5 * time_limit_seconds, time_limit_seconds - to_finish)
@@ -177,7 +179,7 @@ def _separate_charging(built: BuiltModel, values: Array, prices: dict[str, Array
     both = np.minimum(values[built.variables["charge"]], values[built.variables["discharge"]])
     if both.max(initial=0.0) <= SIMULTANEOUS_MW:
         return built, values, prices
-    strict = build(built.problem, exclusive_storage=True)
+    strict = build(built.problem, exclusive_storage=True, kept=built.kept)
     commitment = np.rint(values[built.commitment]) if built.commitment.size else np.zeros((0, built.problem.horizon))
     solved = _fixed(strict, _with_commitment(strict, commitment), integers_of(strict, commitments_only=True), seconds=deadline - time.perf_counter())
     if solved is None:

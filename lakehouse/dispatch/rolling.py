@@ -1,0 +1,92 @@
+"""Planning again during the day: from the actual state, with the commitments kept that can no longer change.
+
+The plan itself comes from `solver`; here lives what is carried from one plan to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from lakehouse.dispatch.algebra import Array
+from lakehouse.dispatch.fleet import DispatchProblem, Storage, ThermalUnit
+from lakehouse.dispatch.solution import DispatchSolution
+from lakehouse.dispatch.solver import solve
+from lakehouse.errors import DispatchError
+
+
+def commitments(problem: DispatchProblem, last: DispatchSolution) -> Array:
+    """The last plan's commitments on the problem's units and intervals: 0, 1, or NaN where the last plan says nothing."""
+    table = last.plan[last.plan["unit_kind"] == "thermal"].pivot(index="unit_id", columns="interval_start", values="committed")
+    units = [unit.unit_id for unit in problem.thermal]
+    moments = [np.datetime64(start.replace(tzinfo=None), "us") for start in problem.interval_start]
+    table.columns = [np.datetime64(column.tz_localize(None), "us") for column in table.columns]
+    return table.astype(float).reindex(index=units, columns=moments).to_numpy()
+
+
+def state_after(problem: DispatchProblem, solution: DispatchSolution, intervals: int) -> tuple[list[ThermalUnit], list[Storage]]:
+    """The fleet as the plan leaves it after a number of intervals: what the next problem begins with.
+
+    Args:
+        problem: the planned problem.
+        solution: its plan.
+        intervals: how many intervals have passed, 1 to the horizon.
+
+    Returns:
+        Thermal units and storages with their initial state replaced, inflows cut to the rest of the horizon.
+    """
+    if not 1 <= intervals <= problem.horizon:
+        raise DispatchError(f"expected 1 to {problem.horizon} passed intervals, found {intervals}", "Roll within the planned horizon.")
+    units = []
+    plan = {name: rows.sort_values("period") for name, rows in solution.plan.groupby("unit_id")}
+    for unit in problem.thermal:
+        rows = plan[unit.unit_id].iloc[:intervals]
+        on = rows["committed"].to_numpy() > 0
+        differs = np.flatnonzero(on != on[-1])
+        same = intervals - 1 - int(differs[-1]) if len(differs) else intervals
+        before = unit.initial_hours_in_state if not len(differs) and bool(on[-1]) == unit.initially_on else 0.0
+        power = float(np.clip(rows["power_mw"].iloc[-1], unit.minimum_mw, unit.maximum_mw)) if on[-1] else 0.0
+        units.append(replace(unit, initially_on=bool(on[-1]), initial_power_mw=power, initial_hours_in_state=same * problem.interval_hours + before))
+    stores = []
+    levels = {name: rows.sort_values("period") for name, rows in solution.storage.groupby("storage_id")}
+    for store in problem.storages:
+        level = float(levels[store.storage_id]["state_of_charge_mwh"].iloc[intervals - 1])
+        inflow = np.asarray(store.inflow_mw)[intervals:]
+        stores.append(replace(store, initial_mwh=float(np.clip(level, store.minimum_mwh, store.energy_mwh)), inflow_mw=inflow))
+    return units, stores
+
+
+def replan(
+    problem: DispatchProblem,
+    last: DispatchSolution,
+    *,
+    notice_hours: float | Mapping[str, float] = 0.0,
+    **options: Any,
+) -> DispatchSolution:
+    """Plans again with the last plan's commitments kept where it is too late to change them.
+
+    Args:
+        problem: the rest of the horizon, with actual states and the newest forecasts.
+        last: the plan in force.
+        notice_hours: how long before an interval a unit's commitment is final: for all, or by unit (others 0).
+        options: as for `solve`.
+
+    Returns:
+        The new plan; it begins its search from the last one. A kept commitment that an actual state or an outage forbids gives way.
+    """
+    known = commitments(problem, last)
+    start = problem.interval_start[0]
+    kept = np.full(known.shape, np.nan)
+    for i, unit in enumerate(problem.thermal):
+        notice = notice_hours.get(unit.unit_id, 0.0) if isinstance(notice_hours, Mapping) else notice_hours
+        final = np.array([moment < start + timedelta(hours=notice) for moment in problem.interval_start])
+        kept[i, final] = known[i, final]
+    first = known.copy()
+    for t in range(first.shape[1]):  # beyond the last plan, units keep their state
+        unknown = np.isnan(first[:, t])
+        first[unknown, t] = first[unknown, t - 1] if t else [float(unit.initially_on) for unit in np.array(problem.thermal, dtype=object)[unknown]]
+    return solve(problem, kept=kept, start=first if first.size else None, **options)

@@ -142,6 +142,69 @@ def estimation_errors(connection: duckdb.DuckDBPyConnection, truth: Path, since:
     ).fetchall()
 
 
+GAP_HOURS = (0, 1, 3, 6, 12, 24, 48, 120)
+
+
+def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, seed: int) -> None:
+    """Takes readings out of `delivered`: at most one gap a meter, of every length equally often, with all its registers.
+
+    The table `punched` keeps what was taken out, with `hours`, the gap's length (0: a single interval).
+    """
+    lengths = ", ".join(map(str, GAP_HOURS))
+    span = (until - since).days - 6
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TABLE punched AS
+        WITH gaps AS (
+            SELECT meter_id, ([{lengths}])[1 + CAST(hash(meter_id || '{seed}') % {len(GAP_HOURS)} AS BIGINT)] AS hours,
+                   TIMESTAMPTZ '{since} 00:00:00+00' + to_minutes(CAST(60 * (hash(meter_id || 'start{seed}') % ({span} * 24)) AS BIGINT)) AS opens
+            FROM (SELECT DISTINCT meter_id FROM delivered)
+        )
+        SELECT d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh AS true_kwh, g.hours, g.opens,
+               g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes)) AS closes
+        FROM delivered d JOIN gaps g USING (meter_id)
+        WHERE d.interval_start >= g.opens AND d.interval_start < g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes))
+        """
+    )
+    connection.execute("CREATE OR REPLACE VIEW punctured AS SELECT d.* FROM delivered d ANTI JOIN punched p USING (meter_id, register, interval_start)")
+
+
+def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
+    """Rows of (hours, meter class, readings, WAPE of estimate, line, last week's value, bias of the estimate) from `filled`."""
+    return connection.execute(
+        """
+        WITH compared AS (
+            SELECT p.hours, m.meter_class, p.true_kwh, f.energy_kwh AS estimated_kwh, w.energy_kwh AS week_kwh,
+                   l.energy_kwh + (r.energy_kwh - l.energy_kwh) * (epoch(p.interval_start) - epoch(p.opens) + 60 * p.interval_minutes)
+                   / (epoch(p.closes) - epoch(p.opens) + 60 * p.interval_minutes) AS line_kwh
+            FROM punched p JOIN meters m USING (meter_id)
+            JOIN filled f USING (meter_id, register, interval_start)
+            JOIN delivered w ON w.meter_id = p.meter_id AND w.register = p.register AND w.interval_start = p.interval_start - INTERVAL 7 DAY
+            JOIN delivered l ON l.meter_id = p.meter_id AND l.register = p.register AND l.interval_start = p.opens - to_minutes(p.interval_minutes)
+            JOIN delivered r ON r.meter_id = p.meter_id AND r.register = p.register AND r.interval_start = p.closes
+        )
+        SELECT hours, COALESCE(meter_class, 'all') AS meter_class, count(*), sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh),
+               sum(abs(line_kwh - true_kwh)) / sum(true_kwh), sum(abs(week_kwh - true_kwh)) / sum(true_kwh), sum(estimated_kwh) / sum(true_kwh) - 1
+        FROM compared GROUP BY GROUPING SETS ((hours), (hours, meter_class)) ORDER BY hours, meter_class
+        """
+    ).fetchall()
+
+
+def report_gaps(connection: duckdb.DuckDBPyConnection, first: date, last: date, seed: int, by_class: bool) -> None:
+    """Punches gaps into clean deliveries, fills them, and prints the errors by the gap's length."""
+    meters_from(connection, "registry", "delivered").to_table("meters")
+    punch_gaps(connection, first + timedelta(days=36), last, seed)
+    days = [first + timedelta(days=n) for n in range((last - first).days + 2)]
+    vee = validate_estimate_edit(connection, "punctured", days=days, meters="meters", rules=VeeRules(), time_zone="Europe/Madrid")
+    vee.trusted.to_table("filled")
+    vee.close()
+    print(f"\n{'gap':<10} {'class':<10} {'readings':>8} {'estimate':>9} {'line':>9} {'last week':>9} {'bias':>7}   (WAPE)")
+    for hours, kind, count, estimate, line, week, bias in gap_errors(connection):
+        if by_class or kind == "all":
+            name = "1 interval" if hours == 0 else f"{hours} h"
+            print(f"{name:<10} {kind:<10} {count:>8} {estimate:>9.3f} {line:>9.3f} {week:>9.3f} {bias:>+7.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--meters", type=int, default=600)
@@ -149,6 +212,7 @@ def main() -> None:
     parser.add_argument("--dirt", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first-day", type=date.fromisoformat, default=date(2026, 2, 1))
+    parser.add_argument("--by-class", action="store_true", help="errors of estimation by meter class as well")
     arguments = parser.parse_args()
     last = arguments.first_day + timedelta(days=arguments.days - 1)
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
@@ -157,6 +221,12 @@ def main() -> None:
         connection.execute("SET TimeZone = 'UTC'")
         land(home / "landing", connection, "Europe/Madrid")
         report(connection, home / "truth", arguments.first_day, last)
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
+        home = Path(folder)
+        simulate(home / "landing", last_day=last, first_day=arguments.first_day, meters=arguments.meters, dirt=0, seed=arguments.seed)
+        connection.execute("SET TimeZone = 'UTC'")
+        land(home / "landing", connection, "Europe/Madrid")
+        report_gaps(connection, arguments.first_day, last, arguments.seed, arguments.by_class)
 
 
 def report(connection: duckdb.DuckDBPyConnection, truth: Path, first: date, last: date) -> None:

@@ -28,12 +28,16 @@ class VeeRules:
         least_history_days: days of past below which a rule on the meter's own level does not fire.
         swapped_late_days: a reading older than this at delivery is tried for swapped day and month.
         rating_tolerance: share by which power may exceed the connection's rating.
-        spike_factor: a reading above this multiple of the meter's usual daily peak is a spike.
+        spike_least_days: days of past below which nothing is a spike.
+        spike_factor: a reading above this multiple of the register's highest supported peak of the past days is a spike.
         spike_neighbour_factor: and above this multiple of the larger of its two neighbours.
-        spike_least_kw: power below which nothing is a spike.
+        spike_rated_share: and above this share of the connection's rating;
+        spike_least_kw: or, where the rating is not known, above this power.
         stuck_least_repeats: shortest run of equal, non-zero readings that can be stuck, in intervals.
         stuck_chance: a run is stuck when the meter's own rate of repeats makes it less likely than this.
         zero_run_hours: shortest run of zeros that is not believed, in hours.
+        zero_run_hours_where_usual: and on a register with zeros of an hour or more in its past (no sun shines longer), in hours.
+        idle_class_share: share of a class's registers that rest for whole days from which zeros are no fault of any of them.
         zero_run_factor: and above this multiple of the register's usual longest run of zeros in a day.
         zero_least_kwh: energy that a run of zeros must have left out, by the register's usual mean, to be a fault.
         zero_usual_share: share of zeros in a register's past from which a single zero is no fault.
@@ -51,13 +55,17 @@ class VeeRules:
     least_history_days: int = 3
     swapped_late_days: int = 12
     rating_tolerance: float = 0.25
-    spike_factor: float = 3.0
-    spike_neighbour_factor: float = 3.0
-    spike_least_kw: float = 1.0
+    spike_least_days: int = 7
+    spike_factor: float = 1.2
+    spike_neighbour_factor: float = 4.0
+    spike_rated_share: float = 0.4
+    spike_least_kw: float = 4.0
     stuck_least_repeats: int = 5
     stuck_chance: float = 1e-6
     zero_run_hours: float = 3.0
+    zero_run_hours_where_usual: float = 16.0
     zero_run_factor: float = 1.3
+    idle_class_share: float = 0.2
     zero_least_kwh: float = 0.05
     zero_usual_share: float = 0.02
     late_read_hours: float = 6.0

@@ -159,8 +159,8 @@ def validate_estimate_edit(
     _line_up(run, history)
     _levels(run, history, reports)
     _unit_slips(run)
-    _beyond_rating(run)
     _late_register_reads(run)
+    _beyond_rating(run)
     _spikes(run)
     _stuck_values(run)
     _zero_runs(run)
@@ -422,7 +422,12 @@ def _line_up(run: Run, history: str | None) -> None:
 
 
 def _levels(run: Run, history: str | None, reports: str | None) -> None:
-    """What is usual for each register before each day: medians over its own past days, so that faults there do not count."""
+    """What is usual for each register before each day, from its own past: `levels`.
+
+    The mean's level is a median over days, so that a faulty day does not count. The peak is the highest of the days' supported
+    peaks, in which a reading counts no more than `spike_neighbour_factor` times its larger neighbour, so that a spike does not
+    hide the next one.
+    """
     first = run.days[0] if run.days else date(1970, 1, 1)
     since = first - timedelta(days=run.rules.history_days)
     earlier = f"date >= DATE '{since}' AND date < DATE '{run.days[-1] if run.days else first}' AND NOT ({dates_sql('date', run.days)})"
@@ -434,34 +439,48 @@ def _levels(run: Run, history: str | None, reports: str | None) -> None:
             FROM {reports} WHERE {earlier} AND mean_kw IS NOT NULL"""
     elif history:
         measured = f"(SELECT *, energy_kwh AS value_kwh FROM {history} WHERE {earlier} AND quality = 'measured')"
-        past = f"UNION ALL {_day_levels_sql(measured)}"
-    run.make(
-        "levels",
-        f"""
-        WITH days AS (
-            {_day_levels_sql(f"(SELECT * FROM {run.lined} WHERE is_ours)")}
-            {past}
-        )
-        SELECT *, count(*) OVER w AS past_days, median(mean_kw) OVER w AS usual_mean_kw, quantile_cont(peak_kw, 0.9) OVER w AS usual_peak_kw,
-               avg(zero_share) OVER w AS usual_zero_share, quantile_disc(longest_zero_hours, 0.9) OVER w AS usual_zero_hours, avg(repeat_share) OVER w AS usual_repeat_share
-        FROM days
+        past = f"UNION ALL {_day_levels_sql(run, measured)}"
+    run.make("day_levels", f"{_day_levels_sql(run, f'(SELECT * FROM {run.lined} WHERE is_ours)')} {past}")
+    run.make("levels", _usual_sql(run, run.day_levels))
+
+
+def _levels_again(run: Run, corrected: str) -> None:
+    """Takes the levels anew of registers (a query) whose readings were put right."""
+    run.make("corrected", f"SELECT DISTINCT meter_id, register FROM ({corrected})")
+    beside = f"SEMI JOIN {run.corrected} c ON c.meter_id = l.meter_id AND c.register = l.register"
+    run.execute(
+        f"""DELETE FROM {run.day_levels} WHERE {dates_sql("date", run.days)}
+            AND (meter_id, register) IN (SELECT (meter_id, register) FROM {run.corrected})"""
+    )
+    run.execute(f"INSERT INTO {run.day_levels} {_day_levels_sql(run, f'(SELECT l.* FROM {run.lined} l {beside} WHERE l.is_ours)')}")
+    run.execute(f"DELETE FROM {run.levels} WHERE (meter_id, register) IN (SELECT (meter_id, register) FROM {run.corrected})")
+    run.execute(f"INSERT INTO {run.levels} {_usual_sql(run, f'(SELECT l.* FROM {run.day_levels} l {beside})')}")
+
+
+def _usual_sql(run: Run, day_levels: str) -> str:
+    return f"""
+        SELECT *, count(*) OVER w AS past_days, median(mean_kw) OVER w AS usual_mean_kw, max(peak_kw) OVER w AS usual_peak_kw,
+               avg(zero_share) OVER w AS usual_zero_share, max(longest_zero_hours) OVER w AS usual_zero_hours,
+               avg(repeat_share) OVER w AS usual_repeat_share
+        FROM {day_levels}
         WINDOW w AS (PARTITION BY meter_id, register ORDER BY date
                      RANGE BETWEEN INTERVAL {run.rules.history_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
         QUALIFY {dates_sql("date", run.days)}
-        """,
-    )
+        """
 
 
-def _day_levels_sql(readings: str) -> str:
+def _day_levels_sql(run: Run, readings: str) -> str:
     """SQL for the level of each register and day: mean, peak, share of zeros and of repeats, longest run of zeros."""
     return f"""
-        SELECT meter_id, register, date, avg(kw) AS mean_kw, max(kw) AS peak_kw, avg(CAST(value_kwh = 0 AS INTEGER)) AS zero_share,
+        SELECT meter_id, register, date, avg(kw) AS mean_kw,
+               max(least(kw, {run.rules.spike_neighbour_factor} * COALESCE(beside_kw, kw))) AS peak_kw, avg(CAST(value_kwh = 0 AS INTEGER)) AS zero_share,
                avg(CAST(value_kwh = before_kwh AS INTEGER)) FILTER (WHERE value_kwh <> 0 AND before_kwh IS NOT NULL) AS repeat_share,
                COALESCE(max(place - last_use) FILTER (WHERE value_kwh = 0), 0) * any_value(interval_minutes) / 60.0 AS longest_zero_hours
         FROM (
             SELECT *, max(CASE WHEN value_kwh <> 0 THEN place ELSE 0 END) OVER (PARTITION BY meter_id, register, date ORDER BY place) AS last_use
             FROM (
-                SELECT *, value_kwh * 60.0 / interval_minutes AS kw, lag(value_kwh) OVER w AS before_kwh, row_number() OVER w AS place
+                SELECT *, value_kwh * 60.0 / interval_minutes AS kw, lag(value_kwh) OVER w AS before_kwh,
+                       greatest(lag(value_kwh) OVER w, lead(value_kwh) OVER w) * 60.0 / interval_minutes AS beside_kw, row_number() OVER w AS place
                 FROM {readings}
                 WINDOW w AS (PARTITION BY meter_id, register, date ORDER BY interval_start)
             )
@@ -480,7 +499,7 @@ def _unit_slips(run: Run) -> None:
         "slips",
         f"""
         WITH levels AS (
-            SELECT b.*, v.usual_mean_kw, m.rated_kw
+            SELECT b.*, v.usual_mean_kw, v.usual_zero_share, m.rated_kw
             FROM {run.blocks} b
             LEFT JOIN {run.levels} v ON v.meter_id = b.meter_id AND v.register = b.register
                  AND v.date = CAST(b.opens + (b.closes - b.opens) / 2 AS DATE) AND v.past_days >= {run.rules.least_history_days} AND v.usual_mean_kw > 0
@@ -490,7 +509,8 @@ def _unit_slips(run: Run) -> None:
                 WHEN n < 4 OR mean_kw <= 0 THEN NULL
                 WHEN abs(log10(mean_kw / usual_mean_kw) - 3) < {decades} AND median_kw > mean_kw / 100 THEN 0.001
                 WHEN mean_kw > 3 * rated_kw AND is_whole THEN 0.001
-                WHEN abs(log10(mean_kw / usual_mean_kw) + 3) < {decades} THEN 1000.0 END AS factor
+                WHEN abs(log10(mean_kw / usual_mean_kw) + 3) < {decades} AND register NOT LIKE 'export%'
+                     AND usual_zero_share < {run.rules.zero_usual_share} THEN 1000.0 END AS factor
             FROM levels
         )
         -- A meter's other registers in the same file slipped with it, where their digits allow it.
@@ -515,6 +535,7 @@ def _unit_slips(run: Run) -> None:
         """,
     )
     _edit(run, "unit_slip", f"SELECT id, new_kwh, NULL::VARCHAR AS method, reason, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to FROM {run.slipped}")
+    _levels_again(run, f"SELECT l.meter_id, l.register FROM {run.lined} l SEMI JOIN {run.slipped} s ON s.id = l.id")
 
 
 def _edit(run: Run, rule: str, found: str) -> None:
@@ -523,7 +544,9 @@ def _edit(run: Run, rule: str, found: str) -> None:
     run.make(step, found)
     run.execute(f"DELETE FROM {run.fates} WHERE id IN (SELECT id FROM {run.name(step)})")
     run.execute(f"INSERT INTO {run.fates} BY NAME SELECT *, 'edited' AS fate, '{rule}' AS rule FROM {run.name(step)}")
-    run.execute(f"UPDATE {run.lined} l SET value_kwh = f.new_kwh, shown_kwh = f.new_kwh FROM {run.name(step)} f WHERE f.id = l.id")
+    # An edited value is no sign of a stuck or a dead register: runs are looked for in what was delivered as it stands.
+    shown = "f.new_kwh" if rule == "unit_slip" else "NULL"
+    run.execute(f"UPDATE {run.lined} l SET value_kwh = f.new_kwh, shown_kwh = {shown} FROM {run.name(step)} f WHERE f.id = l.id")
 
 
 def _refuse(run: Run, rule: str, found: str) -> None:
@@ -595,7 +618,7 @@ def _late_reads_sql(run: Run) -> str:
         JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
         WHERE b.zeros > 0 AND b.is_ended AND b.is_delivered AND b.closes = b.opens + to_minutes(CAST(b.minutes * (b.n - 1) AS BIGINT))
           AND b.zeros * b.minutes <= {rules.late_read_hours} * 60 AND b.past_days >= {rules.least_history_days}
-          AND (
+          AND b.register NOT LIKE 'export%' AND (
               -- A register that hardly ever counts zero: the sum is about what its neighbours let expect.
               b.usual_zero_share < {rules.zero_usual_share}
               AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
@@ -619,9 +642,11 @@ def _spikes(run: Run) -> None:
             FROM {run.lined} l WHERE l.value_kwh IS NOT NULL
             WINDOW w AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start)
         )
-        SELECT b.id, 'expected up to about ' || round(v.usual_peak_kw, 3) || ' kW, the usual daily peak, found ' || round(b.kw, 3) AS reason
-        FROM beside b JOIN {run.levels} v USING (meter_id, register, date)
-        WHERE b.is_ours AND v.past_days >= {rules.least_history_days} AND b.kw > {rules.spike_least_kw}
+        SELECT b.id, 'expected up to about ' || round(v.usual_peak_kw, 3) || ' kW, the highest of the past days, found ' || round(b.kw, 3)
+                     || ' beside ' || round(b.neighbour_kwh * 60.0 / b.interval_minutes, 3) AS reason
+        FROM beside b JOIN {run.levels} v USING (meter_id, register, date) LEFT JOIN {run.meters} m USING (meter_id)
+        WHERE b.is_ours AND v.past_days >= {rules.spike_least_days}
+          AND b.kw > COALESCE({rules.spike_rated_share} * m.rated_kw, {rules.spike_least_kw})
           AND b.kw > {rules.spike_factor} * v.usual_peak_kw AND b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
         """,
     )
@@ -676,16 +701,24 @@ def _zero_runs(run: Run) -> None:
         "zero_run",
         f"""
         {_runs_sql(run, "shown_kwh = 0")},
-        portions AS (
+        idling AS (
+            -- A class of which many registers rest for whole days: chargers, pumps, second homes.
+            SELECT COALESCE(m.meter_class, 'unknown') AS meter_class
+            FROM {run.levels} v LEFT JOIN {run.meters} m USING (meter_id) WHERE v.register NOT LIKE 'export%' AND m.meter_class IS NOT NULL
+            GROUP BY ALL HAVING avg(CAST(v.usual_zero_hours >= 20 AS INTEGER)) > {rules.idle_class_share}
+        ), portions AS (
             SELECT s.meter_id, s.register, s.run_number, s.date, count(*) * max(s.interval_minutes) / 60.0 AS hours,
                    any_value(v.usual_zero_hours) AS usual_zero_hours
-            FROM measured s JOIN {run.levels} v USING (meter_id, register, date)
+            FROM measured s JOIN {run.levels} v USING (meter_id, register, date) LEFT JOIN {run.meters} m USING (meter_id)
             WHERE v.past_days >= {rules.least_history_days} AND s.register NOT LIKE 'export%'
-              AND v.usual_mean_kw * 60.0 * {rules.zero_run_hours} / 60.0 > {rules.zero_least_kwh}
+              AND v.usual_mean_kw * {rules.zero_run_hours} > {rules.zero_least_kwh}
+              AND (m.meter_class IS NULL OR m.meter_class = 'unknown' OR m.meter_class NOT IN (SELECT meter_class FROM idling))
             GROUP BY s.meter_id, s.register, s.run_number, s.date
         ), dead AS (
             SELECT meter_id, register, run_number, max(hours) AS hours, arg_max(usual_zero_hours, hours) AS usual_zero_hours
-            FROM portions WHERE hours >= {rules.zero_run_hours} AND hours > usual_zero_hours * {rules.zero_run_factor}
+            FROM portions
+            WHERE hours >= CASE WHEN usual_zero_hours < 1 THEN {rules.zero_run_hours} ELSE {rules.zero_run_hours_where_usual} END
+              AND hours > usual_zero_hours * {rules.zero_run_factor}
             GROUP BY meter_id, register, run_number
         )
         SELECT s.id, 'expected at most about ' || round(d.usual_zero_hours, 2) || ' hours without energy in a day, found ' || round(d.hours, 2) AS reason
@@ -785,7 +818,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
             )
             GROUP BY meter_id, register, date
         ), levels AS (
-            {_day_levels_sql(f"(SELECT *, energy_kwh AS value_kwh FROM {run.believed} WHERE is_ours AND quality = 'measured')")}
+            {_day_levels_sql(run, f"(SELECT *, energy_kwh AS value_kwh FROM {run.believed} WHERE is_ours AND quality = 'measured')")}
         ), energy AS (
             SELECT meter_id, register, date, sum(energy_kwh) AS energy_kwh, sum(energy_kwh) FILTER (WHERE quality <> 'measured') AS estimated_kwh,
                    count(*) AS present

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lakehouse.contracts.base import Table
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES, ExternalForecasts, Generation, Load, SeriesTable, Weather, prices_in
-from lakehouse.contracts.quality import Conservation, Quarantine
+from lakehouse.contracts.quality import Codes, Conservation, Quarantine
 from lakehouse.sources.base import RAW_TEXT_LIMIT
 
 CONTEXT_DAYS_BEFORE = 28
@@ -27,16 +27,20 @@ SPIKE_FACTOR = 6.0
 Limits = Mapping[str, tuple[float | None, float | None]]
 
 RULES: dict[str, str] = {
-    "unreadable": "The line or value could not be read; the reader's reason is told.",
-    "unknown_quantity": "The quantity belongs to no cleaned table of this site.",
-    "interval_length": "The interval's length is none that the lake keeps.",
-    "off_grid": "The interval does not start where the series' other intervals of that length start.",
+    "unreadable_file": "Nothing of the file could be read in the feed's format.",
+    "unreadable_line": "The line or value could not be read in the feed's format.",
+    "unknown_quantity": "The quantity belongs to no cleaned table of this site, or the price is in another currency.",
+    "wrong_interval_length": "The interval's length is none that the lake keeps.",
+    "misaligned_interval": "The interval does not start where the series' other intervals of that length start.",
     "outside_limits": "The value lies outside the physical limits of its quantity.",
     "superseded": "Another value of the same interval was delivered later.",
     "mixed_resolution": "The hour was delivered in intervals of several lengths; the one that covers more of it stands.",
     "spike": "The value stands out from the intervals around it as the series has not done for four weeks.",
 }
-"""The rules of this room in the order in which they are tried; the first that refuses a row names it."""
+"""The rules of this room in the order in which they are tried; the first that refuses a row names it. Names that meter readings know as
+well mean the same there."""
+
+OWN_RULES = ("unknown_quantity", "outside_limits", "mixed_resolution")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,12 @@ def limits_for(currency: str = "EUR") -> dict[str, tuple[float | None, float | N
     contracts = tables_for(currency)
     found = {q: (contracts[t].columns[q].ge, contracts[t].columns[q].le) for q, t in quantities_for(currency).items()}
     return {q: (low, high) for q, (low, high) in found.items() if low is not None or high is not None}
+
+
+def codes() -> pa.Table:
+    """The rows of `quality/codes` for the rules that only series know; the others are shared with meter readings."""
+    rows = [{"code": name, "kind": "validation", "description": RULES[name], "action": "quarantined", "source": None} for name in OWN_RULES]
+    return Codes.conform(pa.Table.from_pylist(rows, schema=Codes.arrow_schema()))
 
 
 def clean_series(
@@ -180,10 +190,11 @@ def _judge(connection: duckdb.DuckDBPyConnection, name: str, limits: Limits) -> 
             FROM {name}_routed WHERE interval_minutes IN ({lengths}) AND interval_start IS NOT NULL GROUP BY ALL
         )
         SELECT r.*,
-            CASE WHEN r.fault IS NOT NULL OR r.value IS NULL OR r.interval_start IS NULL OR r.series_id IS NULL THEN 'unreadable'
+            CASE WHEN r.fault IS NOT NULL OR r.value IS NULL OR r.interval_start IS NULL OR r.series_id IS NULL
+                     THEN CASE WHEN r.line = 0 THEN 'unreadable_file' ELSE 'unreadable_line' END
                  WHEN r.table_name IS NULL THEN 'unknown_quantity'
-                 WHEN r.interval_minutes IS NULL OR r.interval_minutes NOT IN ({lengths}) THEN 'interval_length'
-                 WHEN epoch(r.interval_start) % (60 * r.interval_minutes) <> g.phase THEN 'off_grid'
+                 WHEN r.interval_minutes IS NULL OR r.interval_minutes NOT IN ({lengths}) THEN 'wrong_interval_length'
+                 WHEN epoch(r.interval_start) % (60 * r.interval_minutes) <> g.phase THEN 'misaligned_interval'
                  WHEN r.value < l.low OR r.value > l.high OR NOT isfinite(r.value) THEN 'outside_limits' END AS rule,
             CASE WHEN r.fault IS NOT NULL THEN r.fault
                  WHEN r.value IS NULL OR r.interval_start IS NULL OR r.series_id IS NULL

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lakehouse.contracts.quality import Conservation, Quarantine
 from lakehouse.contracts.raw import RawSeries
-from lakehouse.series.clean import RULES, Cleaned, clean_series, tables_for
+from lakehouse.series.clean import RULES, Cleaned, clean_series, codes, tables_for
 
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 LOAD, PRICE = "load_mw", "price_eur_per_mwh"
@@ -119,10 +119,10 @@ def test_limits_can_be_set_for_a_site():
 @pytest.mark.parametrize(
     ("bad", "rule"),
     [
-        ({"value": None, "fault": "expected a number"}, "unreadable"),
+        ({"value": None, "fault": "expected a number"}, "unreadable_line"),
         ({"quantity": "sunspots"}, "unknown_quantity"),
-        ({"interval_minutes": 7}, "interval_length"),
-        ({"interval_minutes": None}, "interval_length"),
+        ({"interval_minutes": 7}, "wrong_interval_length"),
+        ({"interval_minutes": None}, "wrong_interval_length"),
     ],
 )
 def test_a_row_that_cannot_stand_is_refused_with_its_rule(bad: dict, rule: str):
@@ -132,10 +132,18 @@ def test_a_row_that_cannot_stand_is_refused_with_its_rule(bad: dict, rule: str):
     assert rule in RULES
 
 
+def test_a_file_that_could_not_be_read_is_told_apart_from_a_line():
+    assert refused(clean(row(None, fault="broken", line=0))) == [(0, "unreadable_file")]
+
+
+def test_the_rooms_own_rules_are_explained_in_the_codes():
+    assert codes()["code"].to_pylist() == ["unknown_quantity", "outside_limits", "mixed_resolution"]
+
+
 def test_a_start_off_the_series_own_grid_is_refused_and_half_hour_zones_are_fine():
     india = [row(1.0, hour=h + 0.5, line=2 + h) for h in range(5)]
     assert refused(clean(*india)) == []
-    assert refused(clean(*india, row(1.0, hour=7.25, line=9))) == [(9, "off_grid")]
+    assert refused(clean(*india, row(1.0, hour=7.25, line=9))) == [(9, "misaligned_interval")]
 
 
 def test_an_hour_in_two_lengths_keeps_the_one_that_covers_more():
@@ -184,7 +192,7 @@ def test_a_day_cleans_the_same_alone_and_in_a_range():
 def test_a_row_without_a_day_counts_on_its_delivery_date():
     nowhere = row(None, fault="expected a time", date=None, interval_start=None)
     cleaned = clean(nowhere, days=(date(2026, 2, 1), date(2026, 2, 1)))
-    assert [(r["rule"], r["date"]) for r in rows_of(cleaned.quarantined)] == [("unreadable", date(2026, 2, 1))]
+    assert [(r["rule"], r["date"]) for r in rows_of(cleaned.quarantined)] == [("unreadable_line", date(2026, 2, 1))]
     assert rows_of(clean(nowhere, days=(date(2026, 1, 1), date(2026, 1, 1))).quarantined) == []
 
 

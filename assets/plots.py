@@ -50,23 +50,50 @@ def _shown(days: tuple[date, date]) -> tuple[date, date]:
     return max(days[0], days[1] - timedelta(days=LONGEST_DAYS - 1)), days[1]
 
 
-def _lines(rows: list[tuple[str, Any, float]], label: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def of_forecast(workspace: Workspace, target: str, rows: Any) -> dict[str, Any]:
+    """An issue's first series as a fan: the median, and the intervals of 50 and 80 %."""
+    frame = rows.to_pandas()
+    frame = frame[frame["series_id"] == frame["series_id"].iloc[0]]
+    figure, axes = _figure()
+    for low, high, alpha in (("p10", "p90", 0.2), ("p25", "p75", 0.3)):
+        if low in frame and high in frame:
+            axes.fill_between(frame["valid_at"], frame[low], frame[high], alpha=alpha, color="tab:blue", linewidth=0, label=f"{low} to {high}")
+    axes.plot(frame["valid_at"], frame["p50"], color="tab:blue", linewidth=1.2, label="median")
+    unit = workspace.contract(f"forecasts/{target}").columns["p50"].unit
+    return {"plot": picture(_finished(figure, axes, f"{frame['series_id'].iloc[0]} [{unit}]", legend=True))}
 
-    figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+
+def _lines(rows: list[tuple[str, Any, float]], label: str) -> bytes:
+    figure, axes = _figure()
     names = list(dict.fromkeys(row[0] for row in rows))
     for name in names:
         own = [(at, value) for series, at, value in rows if series == name]
         axes.plot([at for at, _ in own], [value for _, value in own], linewidth=0.9, label=name)
+    return _finished(figure, axes, label, legend=len(names) > 1)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=100)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _finished(figure: Any, axes: Any, label: str, *, legend: bool) -> bytes:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     axes.set_ylabel(label, fontsize=8)
     axes.tick_params(labelsize=7)
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.get_offset_text().set_fontsize(7)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(names) > 1:
-        axes.legend(fontsize=7, frameon=False, ncols=min(len(names), 6), loc="upper left", bbox_to_anchor=(0, 1.18))
+    if legend:
+        axes.legend(fontsize=7, frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0))
     written = io.BytesIO()
     figure.savefig(written, format="png")
     return written.getvalue()

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse.contracts.base import Table
+from lakehouse.errors import ForecastError
 from lakehouse.flow.workspace import Workspace
 from lakehouse.site import Input, Series, Site
 from lakehouse.storage.engine import register
-from lakehouse.storage.lake import Commit
+from lakehouse.storage.lake import Commit, days_between
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from lakehouse.forecasting.registry import Registry
     from lakehouse.forecasting.task import ForecastTask
+    from lakehouse.forecasting.training import ModelVersion
 
 FIRST_ISSUE_AFTER_DAYS = 8
 """Issues begin when same-hour-last-week is there."""
+EVALUATED_WEEKS = 4
+HINDCAST_DAYS = 7 * EVALUATED_WEEKS
+RETRAIN_AFTER_DAYS = 7
+LEAST_LEARNING_DAYS = 21
 UNITS = {"_c": "degC", "_m_per_s": "m/s", "_w_per_m2": "W/m2", "_mw": "MW", "_pct": "%", "_hpa": "hPa", "_mm": "mm", "_deg": "deg"}
 
 
@@ -59,8 +70,6 @@ def task_of(site: Site, target: str) -> ForecastTask:
 
 
 def _series_of(site: Site, target: str) -> Series:
-    from lakehouse.errors import ForecastError
-
     if target not in site.series:
         raise ForecastError(f"The site '{site.name}' forecasts no {target}.", f"Its targets: {', '.join(site.series) or 'none'}; see series in gridlake.yaml.")
     return site.series[target]  # type: ignore[index]
@@ -180,27 +189,243 @@ def inputs_of(site: Site, target: str) -> list[str]:
 # -- models
 
 
+def models_of(site: Site, target: str) -> list[str]:
+    """Kinds of model that the site trains for a target."""
+    return list(_series_of(site, target).models)
+
+
+def registry_of(workspace: Workspace) -> Registry:
+    """The site's model versions."""
+    from lakehouse.forecasting.registry import Registry
+
+    return Registry(workspace.site.path("models"))
+
+
 @dataclass(frozen=True)
 class Trained:
-    """What a training did."""
+    """What a training did: versions with their figures on the evaluated issues, and why the champion is champion."""
 
     commit: Commit
-    versions: list[dict[str, Any]]
+    evaluated: dict[str, dict[str, float]]
+    champion: str
+    reason: str
 
 
 def features_between(workspace: Workspace, target: str, first: date | None = None, last: date | None = None) -> pa.Table:
     """Rows of a target's feature table, by local issue day."""
-    only = {"date": (first or date.min, last or date.max)}
     with workspace.engine() as engine:
-        table = register(engine, workspace.table(f"features/{target}"), only=only)
+        table = register(engine, workspace.table(f"features/{target}"), only={"date": (first or date.min, last or date.max)})
         return engine.sql(f"SELECT * FROM {table} ORDER BY series_id, issued_at, valid_at").to_arrow_table()
 
 
-def models_of(site: Site, target: str) -> Sequence[str]:
-    """Kinds of model that the site trains for a target."""
-    return _series_of(site, target).models
+def train_models(workspace: Workspace, target: str) -> Trained:
+    """Evaluates the target's models on a rolling origin over the last weeks, trains a version of each, and chooses the champion.
+
+    On the first training, versions are also made as of the beginning of each of those weeks, so that the issues since then can be
+    hindcast by a version that knew no more than was known.
+
+    Raises:
+        ForecastError: the history is too short to learn from.
+    """
+    from lakehouse.forecasting.training import rolling_origin, train
+
+    task, registry = task_of(workspace.site, target), registry_of(workspace)
+    features = features_between(workspace, target)
+    kinds = models_of(workspace.site, target)
+    days = features.column("date").unique().to_pylist()
+    if not days:
+        raise ForecastError(f"There are no features of {target} to learn from.", "Make them with: gridlake refresh --until features")
+    last = max(days)
+    weeks = min(EVALUATED_WEEKS, max((len(days) - LEAST_LEARNING_DAYS) // 7, 0))
+    versions = {t: workspace.table(t).version() for t in [f"features/{target}", *inputs_of(workspace.site, target)]}
+
+    def made(kind: str, until: date) -> ModelVersion:
+        instant = task.issue_instants(until, until)[0]
+        folder = registry.folder_for(target, f"{kind}-{until:%Y%m%d}")
+        return registry.add(train(task, features, model=kind, trained_until=instant, folder=folder, data_versions=versions))
+
+    if not registry.versions(target):
+        for week in range(weeks, 0, -1):
+            early = made(kinds[0], last - timedelta(days=7 * week))
+            registry.challenge(target, early.version, at=early.trained_until)
+    evaluated: dict[str, dict[str, float]] = {}
+    losses: dict[str, Any] = {}
+    if weeks:
+        issued, evaluated = rolling_origin(
+            task, features, ["seasonal_naive", *kinds], EVALUATED_WEEKS * 7 // 2, last - timedelta(days=7 * weeks - 1), last
+        )
+        losses = {str(kind): _daily_loss(task, rows) for kind, rows in issued.groupby("model")}
+    reason = "the only version"
+    for kind in kinds:
+        version = made(kind, last)
+        champion = registry.champion(target)
+        of_champion = losses.get(champion.model) if champion else None
+        reason = registry.challenge(target, version.version, at=version.trained_until, challenger_loss=losses.get(kind), champion_loss=of_champion).reason
+    champion = registry.champion(target)
+    assert champion is not None
+    commit = workspace.replace(f"models/{target}", _version_rows(workspace, target, evaluated, 7 * weeks))
+    return Trained(commit, evaluated, champion.version, reason)
 
 
-def training_is_due(workspace, target): return False
-def unissued_days(workspace, target): return []
-def accuracy_is_due(workspace): return False
+def _daily_loss(task: ForecastTask, rows: pd.DataFrame) -> np.ndarray:
+    from lakehouse.forecasting.metrics import pinball
+
+    known = rows.dropna(subset=["actual"])
+    loss = pinball(known["actual"].to_numpy(), known[list(task.quantile_columns)].to_numpy(), task.quantiles)
+    return known.assign(loss=loss).groupby("issued_at")["loss"].mean().sort_index().to_numpy()
+
+
+def _version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[str, float]], issues: int) -> pa.Table:
+    registry = registry_of(workspace)
+    champion = registry.champion(target)
+    earlier = {r["model_version"]: r for r in workspace.table(f"models/{target}").read().to_pylist()}
+    newest = {v.model: v.version for v in registry.versions(target)}
+    naive = evaluated.get("seasonal_naive", {}).get("mae")
+    rows = []
+    for version in registry.versions(target):
+        found = evaluated.get(version.model, {}) if newest[version.model] == version.version else {}
+        kept = earlier.get(version.version, {})
+        rows.append(
+            {
+                "model": version.model,
+                "model_version": version.version,
+                "trained_until": version.trained_until.to_pydatetime(),
+                "trained_from": datetime.fromisoformat(version.training_span[0]),
+                "training_rows": int(version.metrics.get("n", 0)),
+                "is_champion": champion is not None and champion.version == version.version,
+                "evaluated_issues": issues if found else kept.get("evaluated_issues", 0),
+                "mae": found.get("mae", kept.get("mae")),
+                "pinball": found.get("pinball", kept.get("pinball")),
+                "coverage_80_pct": found.get("coverage_80", kept.get("coverage_80_pct")),
+                "rmae_naive": found["mae"] / naive if found and naive else kept.get("rmae_naive"),
+                "folder": str(version.folder.relative_to(registry.root)),
+                "data_versions": json.dumps(version.data_versions, sort_keys=True),
+            }
+        )
+    return _as_table(workspace.contract(f"models/{target}"), rows)
+
+
+def training_is_due(workspace: Workspace, target: str) -> bool:
+    """Whether there is no version yet, or the newest is older than a week of issues."""
+    versions = workspace.table(f"models/{target}").read().column("trained_until").to_pylist()
+    if not versions:
+        return True
+    _, last = issue_days(workspace.site, target)
+    return max(versions).astimezone(workspace.site.zone).date() <= last - timedelta(days=RETRAIN_AFTER_DAYS)
+
+
+# -- forecasts
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What was issued."""
+
+    commit: Commit | None
+    issues: int
+    fallbacks: int
+    reasons: list[str]
+    newest: pa.Table
+
+
+def issue_forecasts(workspace: Workspace, target: str, first: date, last: date) -> Issued:
+    """Issues the forecasts of a span of local days, each by the newest promoted version that knew no more than its issue.
+
+    An issue that was made before stays as it is.
+    """
+    from lakehouse.forecasting.predict import forecast
+
+    table, task, registry = f"forecasts/{target}", task_of(workspace.site, target), registry_of(workspace)
+    contract = workspace.contract(table)
+    issued = set(workspace.table(table).partitions_written())
+    wanted = [d for d in days_between(first, last) if d not in issued]
+    features = features_between(workspace, target, first, last)
+    parts: list[pa.Table] = []
+    for day in wanted:
+        rows = features.filter(pc.equal(features.column("date"), pa.scalar(day)))
+        if not rows.num_rows:
+            continue
+        at = task.issue_instants(day, day)[0]
+        parts.append(_dressed(contract, forecast(task, rows, registry.model_for(target, at)), day, is_hindcast=_is_hindcast(workspace.site, day), label=task.label))
+    if not parts:
+        return Issued(None, 0, 0, [], contract.empty())
+    made = pa.concat_tables(parts)
+    days = made.column("date").unique().to_pylist()
+    commit = workspace.replace(table, made, where={"date": days}, inputs=[f"features/{target}", f"models/{target}"])
+    fallen = made.filter(made.column("is_fallback"))
+    return Issued(commit, len(days), fallen.num_rows, fallen.column("fallback_reason").unique().to_pylist(), parts[-1])
+
+
+def _is_hindcast(site: Site, day: date) -> bool:
+    return site.clock is not None or day < datetime.now(site.zone).date()
+
+
+def _dressed(contract: type[Table], rows: pa.Table, day: date, *, is_hindcast: bool, label: str) -> pa.Table:
+    count = rows.num_rows
+    rows = rows.append_column("is_hindcast", pa.array([is_hindcast] * count))
+    rows = rows.append_column("label", pa.array([label or None] * count, pa.string()))
+    return contract.conform(rows.append_column("date", pa.array([day] * count, pa.date32())))
+
+
+def unissued_days(workspace: Workspace, target: str) -> list[date]:
+    """Recent issue days that have features and no forecast."""
+    _, last = issue_days(workspace.site, target)
+    made = set(workspace.table(f"forecasts/{target}").partitions_written())
+    featured = workspace.table(f"features/{target}").partitions_written()
+    return sorted(d for d in featured if d not in made and last - timedelta(days=HINDCAST_DAYS) < d <= last)
+
+
+# -- accuracy
+
+
+def score_forecasts(workspace: Workspace) -> Commit:
+    """Scores every issued forecast whose actuals are there, beside the seasonal naive and, where the site names one, the operator."""
+    frames = [_scores(workspace, target) for target in workspace.site.series if workspace.table(f"forecasts/{target}").exists()]
+    table = workspace.contract("quality/forecast_accuracy")
+    rows = pa.concat_tables(frames) if frames else table.empty()
+    return workspace.replace("quality/forecast_accuracy", rows, inputs=[f"forecasts/{t}" for t in workspace.site.series])
+
+
+def _scores(workspace: Workspace, target: str) -> pa.Table:
+    series, task = _series_of(workspace.site, target), task_of(workspace.site, target)
+    quantiles = list(zip(task.quantiles, task.quantile_columns, strict=True))
+    losses = " + ".join(f'greatest({q} * (actual - "{name}"), ({q} - 1) * (actual - "{name}"))' for q, name in quantiles)
+    actual = actuals(workspace, target)
+    operator = _input(workspace, series.operator, series.interval_minutes, None) if series.operator else None
+    with workspace.engine(f"forecasts/{target}") as engine:
+        engine.register("actuals", actual)
+        engine.register("operator", operator if operator is not None else pa.table({"interval_start": actual.column("interval_start"), "value": actual.column("value")}).slice(0, 0))
+        nothing = ", ".join(f'NULL::DOUBLE AS "{name}"' for _, name in quantiles if name != "p50")
+        return engine.sql(
+            f"""
+            WITH issued AS (
+                SELECT f.*, a.value AS actual, f.model AS scored, b.value AS week_before FROM forecasts."{target}" f
+                JOIN actuals a ON a.series_id = f.series_id AND a.interval_start = f.valid_at
+                LEFT JOIN actuals b ON b.series_id = f.series_id AND b.interval_start = f.valid_at - INTERVAL 7 DAY),
+            compared AS (
+                SELECT series_id, issued_at, scored, is_fallback, actual, {", ".join(f'"{name}"' for _, name in quantiles)} FROM issued
+                UNION ALL BY NAME
+                SELECT series_id, issued_at, 'seasonal_naive' AS scored, false AS is_fallback, actual, week_before AS p50, {nothing} FROM issued
+                WHERE week_before IS NOT NULL
+                UNION ALL BY NAME
+                SELECT i.series_id, i.issued_at, 'operator' AS scored, false AS is_fallback, i.actual, o.value AS p50, {nothing} FROM issued i
+                JOIN operator o ON o.interval_start = i.valid_at)
+            SELECT $target AS target, series_id, scored AS model, issued_at, count(*) AS intervals, avg(abs(actual - p50)) AS mae,
+                   sqrt(avg((actual - p50) ** 2)) AS rmse, 100 * avg(abs((actual - p50) / actual)) FILTER (actual <> 0) AS mape_pct,
+                   100 * sum(abs(actual - p50)) / nullif(sum(abs(actual)), 0) AS wape_pct, avg(({losses}) / {len(quantiles)}) AS pinball,
+                   100 * avg((actual BETWEEN p10 AND p90)::INT) AS coverage_80_pct, bool_or(is_fallback) AS is_fallback
+            FROM compared GROUP BY ALL ORDER BY ALL""",
+            params={"target": target},
+        ).to_arrow_table()
+
+
+def accuracy_is_due(workspace: Workspace) -> bool:
+    """Whether forecasts were issued, or actuals came, since accuracy was last computed."""
+    scored = max((f.written_at for f in workspace.table("quality/forecast_accuracy").files()), default=None)
+    tables = {f"forecasts/{t}" for t in workspace.site.series} | {s.table for s in workspace.site.series.values()}
+    written = [f.written_at for t in tables for f in workspace.table(t).files()]
+    return any(t.startswith("forecasts/") and workspace.table(t).exists() for t in tables) and (scored is None or max(written) > scored)
+
+
+def _as_table(contract: type[Table], rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in contract.arrow_schema()]))

@@ -35,7 +35,7 @@ def tables_of(site: Site) -> dict[str, type[Table]]:
     if site.feeds_of("readings"):
         contracts += [quality.VeeReport, quality.Edits]
     contracts += [features_contract(site, target) for target in site.series]
-    contracts += [ModelVersions.derive(f"models/{target}", doc=f"Trained models of {target}: one row per version.") for target in site.series]
+    contracts += [models_contract(target) for target in site.series]
     contracts += [forecasts_contract(site, target) for target in site.series]
     if site.series:
         contracts.append(quality.ForecastAccuracy)
@@ -65,6 +65,11 @@ def features_contract(site: Site, target: str) -> type[Table]:
         if name not in Features.columns
     ]
     return Features.derive(f"features/{target}", doc=f"What was knowable when {target} was forecast, by series, issue and interval.", extra=extra)
+
+
+def models_contract(target: str) -> type[Table]:
+    """Contract of `models/<target>`."""
+    return ModelVersions.derive(f"models/{target}", doc=f"Trained models of {target}: one row per version.")
 
 
 def forecasts_contract(site: Site, target: str) -> type[Table]:

@@ -161,6 +161,7 @@ def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, 
             FROM (SELECT DISTINCT meter_id FROM delivered)
         )
         SELECT d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh AS true_kwh, g.hours, g.opens,
+               d.interval_start - INTERVAL 7 DAY AS week_before, g.opens - to_minutes(d.interval_minutes) AS before,
                g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes)) AS closes
         FROM delivered d JOIN gaps g USING (meter_id)
         WHERE d.interval_start >= g.opens AND d.interval_start < g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes))
@@ -171,6 +172,15 @@ def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, 
 
 def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
     """Rows of (hours, meter class, readings, WAPE of estimate, line, last week's value, bias of the estimate) from `filled`."""
+    connection.execute(
+        """
+        CREATE OR REPLACE TABLE near AS
+        SELECT meter_id, register, interval_start, energy_kwh FROM delivered d
+        WHERE (meter_id, register, interval_start) IN (
+            SELECT (meter_id, register, week_before) FROM punched UNION SELECT (meter_id, register, before) FROM punched
+            UNION SELECT (meter_id, register, closes) FROM punched)
+        """
+    )
     return connection.execute(
         """
         WITH compared AS (
@@ -179,9 +189,9 @@ def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
                    / (epoch(p.closes) - epoch(p.opens) + 60 * p.interval_minutes) AS line_kwh
             FROM punched p JOIN meters m USING (meter_id)
             JOIN filled f USING (meter_id, register, interval_start)
-            JOIN delivered w ON w.meter_id = p.meter_id AND w.register = p.register AND w.interval_start = p.interval_start - INTERVAL 7 DAY
-            JOIN delivered l ON l.meter_id = p.meter_id AND l.register = p.register AND l.interval_start = p.opens - to_minutes(p.interval_minutes)
-            JOIN delivered r ON r.meter_id = p.meter_id AND r.register = p.register AND r.interval_start = p.closes
+            JOIN near w ON w.meter_id = p.meter_id AND w.register = p.register AND w.interval_start = p.week_before
+            JOIN near l ON l.meter_id = p.meter_id AND l.register = p.register AND l.interval_start = p.before
+            JOIN near r ON r.meter_id = p.meter_id AND r.register = p.register AND r.interval_start = p.closes
         )
         SELECT hours, COALESCE(meter_class, 'all') AS meter_class, count(*), sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh),
                sum(abs(line_kwh - true_kwh)) / sum(true_kwh), sum(abs(week_kwh - true_kwh)) / sum(true_kwh), sum(estimated_kwh) / sum(true_kwh) - 1

@@ -127,7 +127,10 @@ QUALITY_RANKS = {
 def quality_rank_sql(quality: str) -> str:
     """SQL for how good a reading says it is: 3 measured, 2 not said or final substitute, 1 estimated, 0 null."""
     whens = " ".join(f"WHEN '{code}' THEN {rank}" for code, rank in QUALITY_RANKS.items())
-    return f"CASE lower(COALESCE({quality}, '')) {whens} ELSE CASE upper({quality}[1]) WHEN 'A' THEN 3 WHEN 'F' THEN 2 WHEN 'N' THEN 0 ELSE 1 END END"
+    # NEM12 quality methods: a letter and two digits, such as S14.
+    methods = " ".join(f"WHEN '{letter}' THEN {rank}" for letter, rank in (("A", 3), ("E", 1), ("F", 2), ("S", 1), ("N", 0)))
+    coded = f"CASE WHEN regexp_full_match({quality}, '[AEFNSV][0-9]{{2}}') THEN CASE {quality}[1] {methods} ELSE 2 END ELSE 2 END"
+    return f"CASE lower(COALESCE({quality}, '')) {whens} ELSE {coded} END"
 
 
 # --- Rules on one delivered row ------------------------------------------------------------------------------------------

@@ -67,6 +67,12 @@ class GuardedStream(io.RawIOBase):
         """Always true."""
         return True
 
+    def readinto(self, buffer: Any) -> int:
+        """Reads into a buffer, for buffered readers on top."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def read(self, size: int = -1) -> bytes:
         """Reads up to `size` bytes.
 

@@ -1,12 +1,11 @@
 """When things run by themselves."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from lakehouse.site import Site
+from sensors.refresh import refresh_sensor
 
 
 def site_sensors(site: Site) -> list[dg.SensorDefinition]:
     """All sensors of a site."""
-    return []
+    return [refresh_sensor(site)]

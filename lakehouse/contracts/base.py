@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandera.pyarrow import DataFrameSchema
 
 FIRST_FAULTS_SHOWN = 3
+ROWS_PER_CHECK = 50_000
 
 
 class Text(str):
@@ -138,7 +139,8 @@ class Table:
             if isinstance(getattr(cls, name, None), Column)
         }
         cls.columns = {**cls.columns, **declared}
-        # A subclass may re-declare a column; the order of the first declaration stays.
+        for name in declared:
+            delattr(cls, name)  # a column called "description" must not hide the method
 
     @classmethod
     def derive(cls, name: str, *, doc: str | None = None, extra: Iterable[Column] = ()) -> type[Table]:
@@ -202,17 +204,17 @@ class Table:
 
     @classmethod
     def validated(cls, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Passes record batches through the contract, one at a time, without a copy.
+        """Passes record batches through the contract; small ones are joined first, since every check has a fixed cost.
 
         Raises:
             ContractError: names the columns, the rules and the first values that break them. The writer that reads this
                 stream aborts, and nothing is committed.
         """
         schema = cls.pandera_schema()
-        for batch in batches:
-            table = cls.conform(pa.Table.from_batches([batch]))
-            cls._enforce(schema, table)
-            yield from table.to_batches()
+        for table in _joined(batches):
+            conformed = cls.conform(table)
+            cls._enforce(schema, conformed)
+            yield from conformed.to_batches()
 
     @classmethod
     def _enforce(cls, schema: DataFrameSchema, table: pa.Table) -> None:
@@ -231,6 +233,19 @@ class Table:
                 f"{cls.name}: {told}. Nothing was committed.",
                 "Mend the step that makes these rows; if the rows are right, widen the contract.",
             ) from None
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
+        if rows >= ROWS_PER_CHECK:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def _nullable(schema: pa.Schema) -> pa.Schema:

@@ -29,6 +29,7 @@ FIRST_ISSUE_AFTER_DAYS = 8
 """Issues begin when same-hour-last-week is there."""
 EVALUATED_WEEKS = 4
 HINDCAST_DAYS = 7 * EVALUATED_WEEKS
+REFIT_WEEKS = 2
 RETRAIN_AFTER_DAYS = 7
 LEAST_LEARNING_DAYS = 21
 UNITS = {"_c": "degC", "_m_per_s": "m/s", "_w_per_m2": "W/m2", "_mw": "MW", "_pct": "%", "_hpa": "hPa", "_mm": "mm", "_deg": "deg"}
@@ -221,8 +222,8 @@ def features_between(workspace: Workspace, target: str, first: date | None = Non
 def train_models(workspace: Workspace, target: str) -> Trained:
     """Evaluates the target's models on a rolling origin over the last weeks, trains a version of each, and chooses the champion.
 
-    On the first training, versions are also made as of the beginning of each of those weeks, so that the issues since then can be
-    hindcast by a version that knew no more than was known.
+    On the first training, versions are also made as of earlier days of those weeks, so that the issues since then can be hindcast by
+    a version that knew no more than was known.
 
     Raises:
         ForecastError: the history is too short to learn from.
@@ -245,14 +246,14 @@ def train_models(workspace: Workspace, target: str) -> Trained:
         return registry.add(train(task, features, model=kind, trained_until=instant, folder=folder, data_versions=versions))
 
     if not registry.versions(target):
-        for week in range(weeks, 0, -1):
+        for week in range(weeks, 0, -REFIT_WEEKS):
             early = made(kinds[0], last - timedelta(days=7 * week))
             registry.challenge(target, early.version, at=early.trained_until)
     evaluated: dict[str, dict[str, float]] = {}
     losses: dict[str, Any] = {}
     if weeks:
         issued, evaluated = rolling_origin(
-            task, features, ["seasonal_naive", *kinds], EVALUATED_WEEKS * 7 // 2, last - timedelta(days=7 * weeks - 1), last
+            task, features, ["seasonal_naive", *kinds], 7 * REFIT_WEEKS, last - timedelta(days=7 * weeks - 1), last
         )
         losses = {str(kind): _daily_loss(task, rows) for kind, rows in issued.groupby("model")}
     reason = "the only version"
@@ -331,48 +332,50 @@ class Issued:
 def issue_forecasts(workspace: Workspace, target: str, first: date, last: date) -> Issued:
     """Issues the forecasts of a span of local days, each by the newest promoted version that knew no more than its issue.
 
-    An issue that was made before stays as it is.
+    An issue that was made before stays as it is; only the newest one, whose target day has yet to begin, is made again.
     """
     from lakehouse.forecasting.predict import forecast
 
     table, task, registry = f"forecasts/{target}", task_of(workspace.site, target), registry_of(workspace)
     contract = workspace.contract(table)
     issued = set(workspace.table(table).partitions_written())
-    wanted = [d for d in days_between(first, last) if d not in issued]
+    _, newest_day = issue_days(workspace.site, target)
+    wanted = [d for d in days_between(first, last) if d not in issued or d == newest_day]
     features = features_between(workspace, target, first, last)
-    parts: list[pa.Table] = []
+    # Issues of one version are forecast together: loading a model costs more than using it.
+    by_version: dict[str, tuple[ModelVersion | None, list[date]]] = {}
     for day in wanted:
-        rows = features.filter(pc.equal(features.column("date"), pa.scalar(day)))
-        if not rows.num_rows:
-            continue
-        at = task.issue_instants(day, day)[0]
-        parts.append(_dressed(contract, forecast(task, rows, registry.model_for(target, at)), day, is_hindcast=_is_hindcast(workspace.site, day), label=task.label))
+        version = registry.model_for(target, task.issue_instants(day, day)[0])
+        by_version.setdefault(version.version if version else "", (version, []))[1].append(day)
+    parts: list[pa.Table] = []
+    for version, days in by_version.values():
+        rows = features.filter(pc.is_in(features.column("date"), pa.array(days, pa.date32())))
+        if rows.num_rows:
+            parts.append(_dressed(workspace.site, contract, forecast(task, rows, version), rows.column("date"), task.label))
     if not parts:
         return Issued(None, 0, 0, [], contract.empty())
     made = pa.concat_tables(parts)
     days = made.column("date").unique().to_pylist()
     commit = workspace.replace(table, made, where={"date": days}, inputs=[f"features/{target}", f"models/{target}"])
     fallen = made.filter(made.column("is_fallback"))
-    return Issued(commit, len(days), fallen.num_rows, fallen.column("fallback_reason").unique().to_pylist(), parts[-1])
+    newest = made.filter(pc.equal(made.column("date"), pa.scalar(max(days))))
+    return Issued(commit, len(days), fallen.num_rows, fallen.column("fallback_reason").unique().to_pylist(), newest)
 
 
-def _is_hindcast(site: Site, day: date) -> bool:
-    return site.clock is not None or day < datetime.now(site.zone).date()
-
-
-def _dressed(contract: type[Table], rows: pa.Table, day: date, *, is_hindcast: bool, label: str) -> pa.Table:
-    count = rows.num_rows
-    rows = rows.append_column("is_hindcast", pa.array([is_hindcast] * count))
-    rows = rows.append_column("label", pa.array([label or None] * count, pa.string()))
-    return contract.conform(rows.append_column("date", pa.array([day] * count, pa.date32())))
+def _dressed(site: Site, contract: type[Table], rows: pa.Table, days: pa.ChunkedArray, label: str) -> pa.Table:
+    now = site.clock or datetime.now(site.zone).date()
+    hindcast = pa.array([site.clock is not None or day < now for day in days.to_pylist()])
+    rows = rows.append_column("is_hindcast", hindcast).append_column("label", pa.array([label or None] * rows.num_rows, pa.string()))
+    return contract.conform(rows.append_column("date", days))
 
 
 def unissued_days(workspace: Workspace, target: str) -> list[date]:
-    """Recent issue days that have features and no forecast."""
+    """Recent issue days that have features and no forecast, and the newest one if its features changed since."""
     _, last = issue_days(workspace.site, target)
-    made = set(workspace.table(f"forecasts/{target}").partitions_written())
+    made = workspace.table(f"forecasts/{target}").partitions_written()
     featured = workspace.table(f"features/{target}").partitions_written()
-    return sorted(d for d in featured if d not in made and last - timedelta(days=HINDCAST_DAYS) < d <= last)
+    recent = [d for d in featured if last - timedelta(days=HINDCAST_DAYS) < d <= last]
+    return sorted(d for d in recent if d not in made or (d == last and made[d] < featured[d]))
 
 
 # -- accuracy

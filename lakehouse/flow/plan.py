@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lakehouse.dispatch.fleet import DispatchProblem
     from lakehouse.dispatch.solution import DispatchSolution
 
+SMALL = 2_000
+"""Units times intervals below which a search on the second core takes longer to start than the plan to prove."""
+
 STATE_DAYS = 7
 """How far back earlier plans are read for the time a unit has spent in its state."""
 
@@ -60,20 +63,24 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
     rows: dict[str, list[dict[str, Any]]] = {t.name: [] for t in contracts.ALL}
     units = fleet_units(workspace)
     state = _state_before(workspace, first, units)
+    newest: tuple[DispatchProblem, DispatchSolution] | None = None
     for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
         demand = _forecast(workspace, fleet.demand, workspace.site.series[fleet.demand].series, day, _column(fleet.plan_quantile))  # type: ignore[index]
         if demand.empty:
             continue
         problem = problem_of(workspace, day, demand, units, state)
-        solution = solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds)
+        small = len(problem.thermal) * problem.horizon <= SMALL
+        solution = solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=1 if small else 2)
         report = check_solution(problem, solution)
         planned.days.append(day)
         planned.breaches += [f"{day}: {b.rule}: {b.text}" for b in report.breaches]
-        planned.picture = figure_png(plan_figure(problem, solution))
+        newest = problem, solution
         issue = {"issued_at": issue_instant(workspace.site, day), "date": day}
         _collect(rows, problem, solution, issue, demand, is_verified=report.ok)
         state = _state_after(problem, solution)
     planned.summaries = rows[contracts.Summary.name]
+    if newest:
+        planned.picture = figure_png(plan_figure(*newest))
     for contract in contracts.ALL:
         planned.commits[contract.name] = workspace.replace(
             contract.name, _table(contract, rows[contract.name]), where={"date": (first, last)}, inputs=[f"forecasts/{fleet.demand}", "cleaned/fleet"]

@@ -6,6 +6,7 @@ time, since what follows depends on what that layer will hold. The same question
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +16,7 @@ from lakehouse.flow import forecast
 from lakehouse.flow.raw import stale_deliveries, touched_days
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
 from lakehouse.flow.workspace import Workspace
+from lakehouse.storage.lake import days_between
 
 LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
 PLANNED_DAYS = 7
@@ -42,6 +44,36 @@ class Step:
     def __str__(self) -> str:
         span = "" if self.days is None else f" {self.days[0]}" + (f" to {self.days[1]}" if self.days[1] != self.days[0] else "")
         return f"{', '.join(self.tables)}{span}"
+
+
+def pulse(workspace: Workspace) -> str:
+    """A short text that changes whenever a file in landing or a table of a local lake does, and every hour.
+
+    As long as it stays the same, `next_steps` would answer the same. It costs a look at folders, not at what is in them.
+    """
+    digest = hashlib.sha256(datetime.now(UTC).strftime("%Y-%m-%dT%H").encode())
+    for feed in workspace.site.feeds:
+        for day in workspace.landing.deliveries(feed):
+            for arrival in workspace.landing.arrivals(feed, day):
+                digest.update(f"{feed}/{day}/{arrival.name}/{arrival.stamp()}".encode())
+    for name in workspace.contracts:
+        digest.update(f"{name}@{workspace.table(name).version()}".encode())
+    return digest.hexdigest()
+
+
+def token_of(workspace: Workspace, step: Step) -> str:
+    """What a step rests on, as a short text: the same step on the same inputs has the same one."""
+    digest = hashlib.sha256(str(step).encode())
+    if step.layer == "raw" and step.days:
+        feed = step.tables[0].split("/", 1)[1]
+        for day in days_between(*step.days):
+            digest.update("".join(f"{a.name}/{a.stamp()}" for a in workspace.landing.arrivals(feed, day)).encode())
+    else:
+        before = LAYERS[: LAYERS.index(step.layer)]
+        for name in workspace.contracts:
+            if name.split("/", 1)[0] in before:
+                digest.update(f"{name}@{workspace.table(name).version()}".encode())
+    return digest.hexdigest()[:16]
 
 
 def next_steps(workspace: Workspace, *, until: str = "dispatch", days: tuple[date, date] | None = None) -> list[Step]:

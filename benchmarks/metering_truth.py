@@ -61,7 +61,9 @@ def land(folder: Path, connection: duckdb.DuckDBPyConnection, time_zone: str) ->
 
 def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: date) -> list[tuple]:
     """Rows of (kind, rules, faulty rows, recall, findings of the rule, precision)."""
-    connection.execute(f"CREATE OR REPLACE TABLE faults AS SELECT * FROM read_parquet('{truth / 'faults.parquet'}') WHERE day >= DATE '{since}'")
+    connection.execute(
+        f"CREATE OR REPLACE TABLE faults AS SELECT * FROM read_parquet('{truth / 'faults.parquet'}') WHERE day >= DATE '{since}'"
+    )
     connection.execute("CREATE OR REPLACE TABLE findings AS " + vee.findings.sql_query())
     table = []
     for kind, rules in RULES_OF.items():
@@ -167,7 +169,9 @@ def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, 
         WHERE d.interval_start >= g.opens AND d.interval_start < g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes))
         """
     )
-    connection.execute("CREATE OR REPLACE VIEW punctured AS SELECT d.* FROM delivered d ANTI JOIN punched p USING (meter_id, register, interval_start)")
+    connection.execute(
+        "CREATE OR REPLACE VIEW punctured AS SELECT d.* FROM delivered d ANTI JOIN punched p USING (meter_id, register, interval_start)"
+    )
 
 
 def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
@@ -227,7 +231,14 @@ def main() -> None:
     last = arguments.first_day + timedelta(days=arguments.days - 1)
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
         home = Path(folder)
-        simulate(home / "landing", last_day=last, first_day=arguments.first_day, meters=arguments.meters, dirt=arguments.dirt, seed=arguments.seed)
+        simulate(
+            home / "landing",
+            last_day=last,
+            first_day=arguments.first_day,
+            meters=arguments.meters,
+            dirt=arguments.dirt,
+            seed=arguments.seed,
+        )
         connection.execute("SET TimeZone = 'UTC'")
         land(home / "landing", connection, "Europe/Madrid")
         report(connection, home / "truth", arguments.first_day, last)
@@ -245,7 +256,14 @@ def report(connection: duckdb.DuckDBPyConnection, truth: Path, first: date, last
     begun = time.perf_counter()
     days = [first + timedelta(days=n) for n in range((last - first).days + 2)]
     vee = validate_estimate_edit(
-        connection, "delivered", days=days, meters="meters", rules=VeeRules(), time_zone="Europe/Madrid", today=last + timedelta(days=1), first_day=first
+        connection,
+        "delivered",
+        days=days,
+        meters="meters",
+        rules=VeeRules(),
+        time_zone="Europe/Madrid",
+        today=last + timedelta(days=1),
+        first_day=first,
     )
     vee.trusted.to_table("trusted")
     rows = connection.execute("SELECT count(*) FROM trusted").fetchone()[0]

@@ -366,7 +366,7 @@ def _name_overlaps(run: Run) -> None:
         f"""
         WITH lengths AS (
             SELECT r.meter_id, r.register, r.home AS date, r.interval_minutes, count(*) * r.interval_minutes AS covered
-            FROM {run.rows} r WHERE {standing_sql(run, 'r')}
+            FROM {run.rows} r WHERE {standing_sql(run, "r")}
             GROUP BY r.meter_id, r.register, r.home, r.interval_minutes
         )
         SELECT l.meter_id, l.register, l.date,
@@ -382,7 +382,7 @@ def _name_overlaps(run: Run) -> None:
             SELECT r.rowid AS id, r.meter_id, r.register, r.interval_start AS opens, r.interval_minutes,
                    r.interval_start + to_minutes(r.interval_minutes) AS closes, r.interval_minutes = x.usual AS is_usual
             FROM {run.rows} r JOIN {run.mixed} x ON x.meter_id = r.meter_id AND x.register = r.register AND x.date = r.home
-            WHERE {standing_sql(run, 'r')}
+            WHERE {standing_sql(run, "r")}
         )
         SELECT o.id, 'quarantined' AS fate, 'overlapping_interval' AS rule,
                'expected intervals of ' || min(u.interval_minutes) || ' minutes, found one of ' || any_value(o.interval_minutes)
@@ -534,7 +534,11 @@ def _unit_slips(run: Run) -> None:
                           AND s.file = r.file AND s.delivery_date = r.delivery_date
         """,
     )
-    _edit(run, "unit_slip", f"SELECT id, new_kwh, NULL::VARCHAR AS method, reason, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to FROM {run.slipped}")
+    _edit(
+        run,
+        "unit_slip",
+        f"SELECT id, new_kwh, NULL::VARCHAR AS method, reason, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to FROM {run.slipped}",
+    )
     _levels_again(run, f"SELECT l.meter_id, l.register FROM {run.lined} l SEMI JOIN {run.slipped} s ON s.id = l.id")
 
 

@@ -66,7 +66,10 @@ def _read_250(rows: ReadingRows, line: int, values: list[str], text: str, clock:
         rows.fault(line, fault or "", text, meter=meter or None, register=register, start_us=previous)
         return
     minutes = round((current - previous) / 60_000_000)
-    rows.reading(line, meter, register, previous, minutes, float(quantity) * ENERGY_UNITS_KWH[unit], values[15] or None)
+    energy = float(quantity) * ENERGY_UNITS_KWH[unit]
+    # What flows into the grid is written with a minus; our export register counts up.
+    energy = -energy if direction == "I" and energy < 0 else energy
+    rows.reading(line, meter, register, previous, minutes, energy, values[15] or None)
 
 
 def _moment(written: str, clock: object) -> int | None:

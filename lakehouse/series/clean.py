@@ -133,86 +133,106 @@ def clean_series(
     """
     name = f"series_{uuid.uuid4().hex[:12]}"
     first, last = days or (date.min, date.max)
-    _route(connection, delivered, name, currency)
+    _number(connection, delivered, name, currency)
     _judge(connection, name, limits_for(currency) | dict(limits or {}))
     _choose(connection, name)
     _find_spikes(connection, name, spike_limits)
-    connection.execute(f"DROP TABLE {name}_routed; DROP TABLE {name}_judged; DROP TABLE {name}_chosen")
-    connection.execute(f"DELETE FROM {name}_fate WHERE NOT (date BETWEEN $first AND $last)", {"first": first, "last": last})
+    connection.execute(
+        f"""
+        CREATE TEMP VIEW {name}_fate AS
+        SELECT f.feed, f.file, r.line, f.delivery_date, r.date, r.fault, r.raw_text, s.series_id, s.quantity, s.is_forecast, s.table_name,
+               r.interval_start, r.interval_minutes, r.value, x.rule, x.reason
+        FROM {name}_rows r JOIN {name}_files f USING (file_key) JOIN {name}_series s USING (series_key)
+        LEFT JOIN {name}_refused x ON x.row = r.rowid
+        WHERE r.date BETWEEN DATE '{first}' AND DATE '{last}'
+        """
+    )
     trusted = {contract.name: _trusted(connection, f"{name}_fate", contract) for contract in tables_for(currency).values()}
     return Cleaned(trusted, _quarantined(connection, f"{name}_fate"), _conservation(connection, f"{name}_fate"))
 
 
 _KEYS = ("series_id", "interval_start", "interval_minutes")
-_SERIES = "table_name, series_id, quantity, is_forecast"
 
 
 def _price_column(currency: str) -> str:
     return f"price_{currency.lower()}_per_mwh"
 
 
-def _route(connection: duckdb.DuckDBPyConnection, delivered: str, name: str, currency: str) -> None:
-    """Gives every row its table, a number, and a day."""
+def _number(connection: duckdb.DuckDBPyConnection, delivered: str, name: str, currency: str) -> None:
+    """Numbers files, series and rows, so that what is sorted and kept later is narrow."""
     quantities = quantities_for(currency)
     connection.register(f"{name}_tables", pa.table({"quantity": list(quantities), "table_name": list(quantities.values())}))
     connection.execute(
         f"""
-        CREATE TEMP TABLE {name}_routed AS
-        SELECT row_number() OVER () AS row, d.feed, d.file, d.line, d.delivery_date, coalesce(d.date, d.delivery_date) AS date, d.fault,
-               d.raw_text, d.series_id, d.quantity, d.interval_start, d.interval_minutes, d.value, coalesce(d.is_forecast,
-                   false) AS is_forecast,
-               CASE WHEN t.table_name IS NULL THEN NULL WHEN d.is_forecast THEN '{ExternalForecasts.name}'
-                   ELSE t.table_name END AS table_name
-        FROM {delivered} d LEFT JOIN {name}_tables t ON t.quantity = d.quantity
+        CREATE TEMP TABLE {name}_files AS
+        SELECT *, CAST(row_number() OVER (ORDER BY delivery_date, file, feed) AS INTEGER) AS file_key
+        FROM (SELECT DISTINCT feed, file, delivery_date FROM {delivered})
+        """
+    )
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE {name}_series AS
+        SELECT series_id, quantity, is_forecast, CAST(row_number() OVER () AS INTEGER) AS series_key,
+               CASE WHEN table_name IS NULL THEN NULL WHEN is_forecast THEN '{ExternalForecasts.name}' ELSE table_name END AS table_name
+        FROM (SELECT DISTINCT series_id, quantity, coalesce(is_forecast, false) AS is_forecast FROM {delivered})
+        LEFT JOIN {name}_tables USING (quantity)
+        """
+    )
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE {name}_rows AS
+        SELECT f.file_key, s.series_key, d.line, coalesce(d.date, d.delivery_date) AS date, d.interval_start, d.interval_minutes, d.value,
+               d.fault, d.raw_text
+        FROM {delivered} d
+        JOIN {name}_files f ON (f.feed, f.file, f.delivery_date) = (d.feed, d.file, d.delivery_date)
+        JOIN {name}_series s ON s.series_id IS NOT DISTINCT FROM d.series_id AND s.quantity IS NOT DISTINCT FROM d.quantity
+                            AND s.is_forecast = coalesce(d.is_forecast, false)
         """
     )
     connection.unregister(f"{name}_tables")
+    connection.execute(f"CREATE TEMP TABLE {name}_refused (row BIGINT, rule VARCHAR, reason VARCHAR)")
 
 
 def _judge(connection: duckdb.DuckDBPyConnection, name: str, limits: Limits) -> None:
-    """Finds the first rule, of those that need one row only, that refuses a row."""
-    connection.register(
-        f"{name}_limits",
-        pa.table(
-            {
-                "quantity": pa.array(list(limits), pa.string()),
-                "low": pa.array([low for low, _ in limits.values()], pa.float64()),
-                "high": pa.array([high for _, high in limits.values()], pa.float64()),
-            }
-        ),
+    """Refuses rows by the rules that need one row only; the first that applies names it."""
+    named = pa.table(
+        {
+            "quantity": pa.array(list(limits), pa.string()),
+            "low": pa.array([low for low, _ in limits.values()], pa.float64()),
+            "high": pa.array([high for _, high in limits.values()], pa.float64()),
+        }
     )
+    connection.register(f"{name}_limits", named)
     lengths = ", ".join(str(m) for m in INTERVAL_MINUTES)
     connection.execute(
         f"""
-        CREATE TEMP TABLE {name}_judged AS
+        INSERT INTO {name}_refused
         WITH grids AS (
-            SELECT {_SERIES}, interval_minutes, mode(epoch(interval_start) % (60 * interval_minutes)) AS phase
-            FROM {name}_routed WHERE interval_minutes IN ({lengths}) AND interval_start IS NOT NULL GROUP BY ALL
+            SELECT series_key, interval_minutes, mode(epoch(interval_start) % (60 * interval_minutes)) AS phase
+            FROM {name}_rows WHERE interval_minutes IN ({lengths}) AND interval_start IS NOT NULL GROUP BY ALL
+        ), judged AS (
+            SELECT r.rowid AS row, r.fault, r.value, r.interval_start, r.interval_minutes, s.quantity, l.low, l.high,
+                CASE WHEN r.fault IS NOT NULL OR r.value IS NULL OR r.interval_start IS NULL OR s.series_id IS NULL
+                         THEN CASE WHEN r.line = 0 THEN 'unreadable_file' ELSE 'unreadable_line' END
+                     WHEN s.table_name IS NULL THEN 'unknown_quantity'
+                     WHEN r.interval_minutes IS NULL OR r.interval_minutes NOT IN ({lengths}) THEN 'wrong_interval_length'
+                     WHEN epoch(r.interval_start) % (60 * r.interval_minutes) <> g.phase THEN 'misaligned_interval'
+                     WHEN r.value < l.low OR r.value > l.high OR NOT isfinite(r.value) THEN 'outside_limits' END AS rule
+            FROM {name}_rows r JOIN {name}_series s USING (series_key)
+            LEFT JOIN {name}_limits l ON l.quantity = s.quantity
+            LEFT JOIN grids g ON g.series_key = r.series_key AND g.interval_minutes = r.interval_minutes
         )
-        SELECT r.*,
-            CASE WHEN r.fault IS NOT NULL OR r.value IS NULL OR r.interval_start IS NULL OR r.series_id IS NULL
-                     THEN CASE WHEN r.line = 0 THEN 'unreadable_file' ELSE 'unreadable_line' END
-                 WHEN r.table_name IS NULL THEN 'unknown_quantity'
-                 WHEN r.interval_minutes IS NULL OR r.interval_minutes NOT IN ({lengths}) THEN 'wrong_interval_length'
-                 WHEN epoch(r.interval_start) % (60 * r.interval_minutes) <> g.phase THEN 'misaligned_interval'
-                 WHEN r.value < l.low OR r.value > l.high OR NOT isfinite(r.value) THEN 'outside_limits' END AS rule,
-            CASE WHEN r.fault IS NOT NULL THEN r.fault
-                 WHEN r.value IS NULL OR r.interval_start IS NULL OR r.series_id IS NULL
-                     THEN 'expected a series, a time and a value, found none in one of them'
-                 WHEN r.table_name IS NULL THEN format('expected a quantity that this site keeps, found ''{{}}''', r.quantity)
-                 WHEN r.interval_minutes IS NULL OR r.interval_minutes NOT IN ({lengths})
-                     THEN format('expected intervals of {lengths} minutes, found {{}}', coalesce(CAST(r.interval_minutes AS VARCHAR),
-                         'none'))
-                 WHEN epoch(r.interval_start) % (60 * r.interval_minutes) <> g.phase
-                     THEN format('expected a start like the series'' other intervals, found {{}}', strftime(r.interval_start,
-                         '%Y-%m-%d %H:%M:%S'))
-                 WHEN r.value < l.low OR r.value > l.high OR NOT isfinite(r.value)
-                     THEN format('expected {{}} from {{}} to {{}}, found {{:.12g}}', r.quantity, coalesce(format('{{:g}}', l.low), 'any'),
-                                 coalesce(format('{{:g}}', l.high), 'any'), r.value) END AS reason
-        FROM {name}_routed r
-        LEFT JOIN {name}_limits l ON l.quantity = r.quantity
-        LEFT JOIN grids g ON g.table_name IS NOT DISTINCT FROM r.table_name AND (g.series_id, g.quantity, g.is_forecast, g.interval_minutes)
-                          = (r.series_id, r.quantity, r.is_forecast, r.interval_minutes)
+        SELECT row, rule, CASE rule
+            WHEN 'unknown_quantity' THEN format('expected a quantity that this site keeps, found ''{{}}''', coalesce(quantity, 'none'))
+            WHEN 'wrong_interval_length'
+                THEN format('expected intervals of {lengths} minutes, found {{}}', coalesce(CAST(interval_minutes AS VARCHAR), 'none'))
+            WHEN 'misaligned_interval'
+                THEN format('expected a start like the series'' other intervals, found {{}}', strftime(interval_start, '%Y-%m-%d %H:%M:%S'))
+            WHEN 'outside_limits'
+                THEN format('expected {{}} from {{}} to {{}}, found {{:.12g}}', quantity, coalesce(format('{{:g}}', low), 'any'),
+                            coalesce(format('{{:g}}', high), 'any'), value)
+            ELSE coalesce(fault, 'expected a series, a time and a value, found none in one of them') END
+        FROM judged WHERE rule IS NOT NULL
         """
     )
     connection.unregister(f"{name}_limits")
@@ -222,34 +242,39 @@ def _choose(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     """Chooses one row per interval, and one interval length per hour."""
     connection.execute(
         f"""
-        CREATE TEMP TABLE {name}_chosen AS
-        WITH ranked AS (
-            SELECT row, first_value(value) OVER newest AS winning_value, row_number() OVER newest AS rank
-            FROM {name}_judged WHERE rule IS NULL
-            WINDOW newest AS (PARTITION BY {_SERIES}, interval_start, interval_minutes ORDER BY delivery_date DESC, file DESC,
-                line DESC, row DESC)
-        ), covered AS (
-            SELECT {_SERIES}, time_bucket(INTERVAL 1 HOUR, interval_start) AS hour, interval_minutes, sum(interval_minutes) AS minutes
-            FROM {name}_judged JOIN ranked USING (row) WHERE rank = 1 GROUP BY ALL
-        ), standing AS (
-            SELECT {_SERIES}, hour, arg_max(interval_minutes, (minutes, -interval_minutes)) AS standing_minutes
-            FROM covered GROUP BY {_SERIES}, hour HAVING count(*) > 1
+        INSERT INTO {name}_refused
+        WITH candidate AS (
+            SELECT r.rowid AS row, series_key, interval_start, interval_minutes, file_key, line, value
+            FROM {name}_rows r WHERE r.rowid NOT IN (SELECT row FROM {name}_refused)
+        ), repeated AS (
+            SELECT series_key, interval_start, interval_minutes FROM candidate GROUP BY ALL HAVING count(*) > 1
+        ), ranked AS (
+            SELECT row, series_key, value, first_value(value) OVER newest AS winning_value, row_number() OVER newest AS rank
+            FROM candidate SEMI JOIN repeated USING (series_key, interval_start, interval_minutes)
+            WINDOW newest AS (PARTITION BY series_key, interval_start, interval_minutes ORDER BY file_key DESC, line DESC, row DESC)
         )
-        SELECT j.* REPLACE (
-                   CASE WHEN j.rule IS NOT NULL THEN j.rule
-                        WHEN r.rank > 1 AND j.value = r.winning_value THEN 'exact_duplicate'
-                        WHEN r.rank > 1 THEN 'superseded'
-                        WHEN s.standing_minutes <> j.interval_minutes THEN 'mixed_resolution' END AS rule,
-                   CASE WHEN j.rule IS NOT NULL THEN j.reason
-                        WHEN r.rank > 1 THEN format('{{}} of this interval was delivered later as {{:.12g}}, here it is {{:.12g}}',
-                            j.quantity,
-                                                    r.winning_value, j.value)
-                        WHEN s.standing_minutes <> j.interval_minutes
-                            THEN format('expected one interval length, found {{}} and {{}} minutes in one hour', j.interval_minutes,
-                                        s.standing_minutes) END AS reason)
-        FROM {name}_judged j LEFT JOIN ranked r USING (row)
-        LEFT JOIN standing s ON j.rule IS NULL AND (s.table_name, s.series_id, s.quantity, s.is_forecast, s.hour)
-                              = (j.table_name, j.series_id, j.quantity, j.is_forecast, time_bucket(INTERVAL 1 HOUR, j.interval_start))
+        SELECT row, CASE WHEN value = winning_value THEN 'exact_duplicate' ELSE 'superseded' END,
+               format('{{}} of this interval was delivered later as {{:.12g}}, here it is {{:.12g}}', quantity, winning_value, value)
+        FROM ranked JOIN {name}_series USING (series_key) WHERE rank > 1
+        """
+    )
+    connection.execute(
+        f"""
+        INSERT INTO {name}_refused
+        WITH standing AS (
+            SELECT r.rowid AS row, series_key, time_bucket(INTERVAL 1 HOUR, interval_start) AS hour, interval_minutes
+            FROM {name}_rows r
+            WHERE r.rowid NOT IN (SELECT row FROM {name}_refused)
+              AND series_key IN (SELECT series_key FROM {name}_rows GROUP BY series_key HAVING count(DISTINCT interval_minutes) > 1)
+        ), covered AS (
+            SELECT series_key, hour, interval_minutes, sum(interval_minutes) AS minutes FROM standing GROUP BY ALL
+        ), kept AS (
+            SELECT series_key, hour, arg_max(interval_minutes, (minutes, -interval_minutes)) AS kept_minutes
+            FROM covered GROUP BY series_key, hour HAVING count(*) > 1
+        )
+        SELECT row, 'mixed_resolution',
+               format('expected one interval length, found {{}} and {{}} minutes in one hour', interval_minutes, kept_minutes)
+        FROM standing JOIN kept USING (series_key, hour) WHERE interval_minutes <> kept_minutes
         """
     )
 
@@ -263,29 +288,29 @@ def _find_spikes(connection: duckdb.DuckDBPyConnection, name: str, spike_limits:
     fewer than 14 of them nothing is refused. Half of the days may hold spikes before that yardstick moves. Where there is no
     neighbour on one of the sides (an edge, a gap), nothing is refused.
     """
-    connection.register(
-        f"{name}_spikes",
-        pa.table(
-            {
-                "quantity": pa.array(list(spike_limits), pa.string()),
-                "absolute": pa.array([one.absolute for one in spike_limits.values()], pa.float64()),
-                "share": pa.array([one.share_of_largest for one in spike_limits.values()], pa.float64()),
-            }
-        ),
+    named = pa.table(
+        {
+            "quantity": pa.array(list(spike_limits), pa.string()),
+            "absolute": pa.array([one.absolute for one in spike_limits.values()], pa.float64()),
+            "share": pa.array([one.share_of_largest for one in spike_limits.values()], pa.float64()),
+        }
     )
+    connection.register(f"{name}_spikes", named)
     connection.execute(
         f"""
-        CREATE TEMP TABLE {name}_fate AS
+        INSERT INTO {name}_refused
         WITH placed AS (
-            SELECT row, {_SERIES}, date, value, interval_start, to_minutes(interval_minutes) AS step,
+            SELECT r.rowid AS row, series_key, date, value, interval_start, to_minutes(interval_minutes) AS step,
                    lag(value) OVER along AS before_1, lag(value, 2) OVER along AS before_2, lead(value) OVER along AS after_1,
                    lead(value, 2) OVER along AS after_2, lag(interval_start) OVER along AS start_before_1,
                    lag(interval_start, 2) OVER along AS start_before_2, lead(interval_start) OVER along AS start_after_1,
                    lead(interval_start, 2) OVER along AS start_after_2
-            FROM {name}_chosen WHERE rule IS NULL AND NOT is_forecast AND quantity IN (SELECT quantity FROM {name}_spikes)
-            WINDOW along AS (PARTITION BY {_SERIES} ORDER BY interval_start)
+            FROM {name}_rows r
+            WHERE series_key IN (SELECT series_key FROM {name}_series JOIN {name}_spikes USING (quantity) WHERE NOT is_forecast)
+              AND r.rowid NOT IN (SELECT row FROM {name}_refused)
+            WINDOW along AS (PARTITION BY series_key ORDER BY interval_start)
         ), deviating AS (
-            SELECT *, list_median([v FOR v IN around IF v IS NOT NULL]) AS usual
+            SELECT row, series_key, date, value, list_median([v FOR v IN around IF v IS NOT NULL]) AS usual
             FROM (SELECT *, [CASE WHEN start_before_1 = interval_start - step THEN before_1 END,
                              CASE WHEN start_before_2 = interval_start - 2 * step THEN before_2 END,
                              CASE WHEN start_after_1 = interval_start + step THEN after_1 END,
@@ -293,23 +318,19 @@ def _find_spikes(connection: duckdb.DuckDBPyConnection, name: str, spike_limits:
                   FROM placed)
             WHERE (around[1] IS NOT NULL OR around[2] IS NOT NULL) AND (around[3] IS NOT NULL OR around[4] IS NOT NULL)
         ), daily AS (
-            SELECT {_SERIES}, date, max(abs(value - usual)) AS largest_deviation, quantile_cont(abs(value), 0.98) AS largest
+            SELECT series_key, date, max(abs(value - usual)) AS largest_deviation, quantile_cont(abs(value), 0.98) AS largest
             FROM deviating GROUP BY ALL HAVING largest_deviation > 0
         ), yardstick AS (
-            SELECT {_SERIES}, date, median(largest_deviation) OVER weeks AS usual_deviation, median(largest) OVER weeks AS largest,
+            SELECT series_key, date, median(largest_deviation) OVER weeks AS usual_deviation, median(largest) OVER weeks AS largest,
                    count(*) OVER weeks AS known_days
             FROM daily
-            WINDOW weeks AS (PARTITION BY {_SERIES} ORDER BY date RANGE BETWEEN INTERVAL {CONTEXT_DAYS_BEFORE} DAY PRECEDING
-                AND CURRENT ROW)
-        ), spikes AS (
-            SELECT d.row, format('expected {{}} near {{:.6g}} as in the intervals around it, found {{:.6g}}', d.quantity, d.usual,
-                d.value) AS reason
-            FROM deviating d JOIN yardstick y USING ({_SERIES}, date) JOIN {name}_spikes s ON s.quantity = d.quantity
-            WHERE y.known_days >= {FEWEST_DAYS_FOR_SPIKES}
-              AND abs(d.value - d.usual) > greatest({SPIKE_FACTOR} * y.usual_deviation, s.absolute, s.share * y.largest)
+            WINDOW weeks AS (PARTITION BY series_key ORDER BY date
+                             RANGE BETWEEN INTERVAL {CONTEXT_DAYS_BEFORE} DAY PRECEDING AND CURRENT ROW)
         )
-        SELECT c.* REPLACE (CASE WHEN s.row IS NOT NULL THEN 'spike' ELSE c.rule END AS rule, coalesce(s.reason, c.reason) AS reason)
-        FROM {name}_chosen c LEFT JOIN spikes s USING (row)
+        SELECT row, 'spike', format('expected {{}} near {{:.6g}} as in the intervals around it, found {{:.6g}}', quantity, usual, value)
+        FROM deviating JOIN yardstick y USING (series_key, date) JOIN {name}_series USING (series_key) JOIN {name}_spikes s USING (quantity)
+        WHERE y.known_days >= {FEWEST_DAYS_FOR_SPIKES}
+          AND abs(value - usual) > greatest({SPIKE_FACTOR} * y.usual_deviation, s.absolute, s.share * y.largest)
         """
     )
     connection.unregister(f"{name}_spikes")

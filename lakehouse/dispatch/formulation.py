@@ -223,7 +223,10 @@ class _Writer:
         u = model.variable("u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], self.horizon, 1), integer=True)
         v = model.variable("v", shape, upper=1.0, cost=self._cold_start_cost()[:, None], integer=True)
         w = model.variable("w", shape, upper=stop_upper, integer=True)
-        p = model.variable("p", shape, upper=data.span[:, None])
+        segments = np.bincount(data.segment_unit, minlength=len(data.minimum))
+        slope = np.zeros(len(data.minimum))
+        slope[data.segment_unit] = data.segment_slope
+        p = model.variable("p", shape, upper=data.span[:, None], cost=np.where(segments == 1, slope, 0.0)[:, None])
         most_reserve = np.array([np.inf if g.maximum_reserve_mw is None else g.maximum_reserve_mw for g in self.problem.thermal])
         r = model.variable("r", shape, upper=np.minimum(data.span, most_reserve)[:, None]) if self.wants_up else empty(shape)
         rd = model.variable("rd", shape, upper=data.span[:, None]) if self.wants_down else empty(shape)
@@ -336,14 +339,19 @@ class _Writer:
             )
 
     def _production_cost(self, data: ThermalArrays, u: Expression, v: Expression, w: Expression, p: Expression) -> None:
-        """Convex piecewise cost by segments, each tied to the commitment and cut by starts and stops (KOW sec. 3.4)."""
-        if not len(data.segment_unit):
+        """Convex piecewise cost by segments, each tied to the commitment and cut by starts and stops (KOW sec. 3.4).
+
+        A unit with a single segment has its cost on `p` itself.
+        """
+        several = np.bincount(data.segment_unit, minlength=len(data.minimum)) > 1
+        rows = np.flatnonzero(several[data.segment_unit])
+        if not len(rows):
             return
-        width = data.segment_to - data.segment_from
-        shape = (len(width), self.horizon)
-        s = self.model.variable("segment", shape, upper=width[:, None], cost=data.segment_slope[:, None])
-        self.model.subject_to("output is the sum of its segments", s.sum_by(data.segment_unit, len(data.minimum)).equals(p))
-        self._limit_rows("segment limit", data, data.segment_unit, (data.segment_to, width), data.stop_limit, s, (u, v, w))
+        owner, top = data.segment_unit[rows], data.segment_to[rows]
+        width = top - data.segment_from[rows]
+        s = self.model.variable("segment", (len(rows), self.horizon), upper=width[:, None], cost=data.segment_slope[rows, None])
+        self.model.subject_to("output is the sum of its segments", s.sum_by(owner, len(several))[several].equals(p[several]))
+        self._limit_rows("segment limit", data, owner, (top, width), data.stop_limit, s, (u, v, w))
 
     def _cold_start_cost(self) -> Array:
         return np.array([unit.startup_costs[-1][1] if unit.startup_costs else 0.0 for unit in self.problem.thermal])

@@ -291,7 +291,7 @@ def _summary(built: BuiltModel, x: _Values, facts: dict[str, Any]) -> dict[str, 
     produced = float(x.values[groups].sum()) * hours if groups is not None else 0.0
     parts = {
         "no_load_eur": x.cost("u"),
-        "production_eur": x.cost("segment"),
+        "production_eur": x.cost("segment", "p"),
         "start_up_eur": x.cost("v", "hot"),
         "renewable_eur": x.cost("renewable") + curtailment_price * produced,
         "import_eur": x.cost("import"),

@@ -1,0 +1,251 @@
+"""Dispatch against its bars: published unit-commitment instances, a utility's day, and a reference formulation in the same run.
+
+    python benchmarks/dispatch.py [--instances FOLDER] [--only rts_gmlc] [--seconds 60] [--reference] [--utility] [--out results.json]
+
+FOLDER holds pglib-uc instances (JSON) by family and, optionally, best_known.csv. Every plan is written to a file, read back and judged by
+the checker. `--reference` also solves each instance with the plain formulation of the library's paper, written with the same array layer,
+by HiGHS alone: what tightness and the second search buy. Peak memory is that of all processes of a solve, so each solve runs in its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+SECONDS = {"rts_gmlc": 60.0, "ca": 200.0, "ferc": 200.0}
+
+
+def utility_day(seed: int = 1):
+    """A utility's day: 100 thermal units, 20 storages, wind and sun, a grid connection, 96 quarter-hours; drawn from a seed."""
+    from lakehouse.dispatch import DispatchProblem, Market, Renewable, Storage, ThermalUnit, utc_intervals
+
+    draw = np.random.default_rng(seed)
+    quarter = np.arange(96) / 4
+    thermal = []
+    for i in range(100):
+        size = float(draw.choice([20, 50, 80, 150, 300], p=[0.3, 0.25, 0.2, 0.15, 0.1]))
+        low = round(size * float(draw.uniform(0.25, 0.5)), 1)
+        base = float({20: 85, 50: 70, 80: 55, 150: 42, 300: 30}[int(size)] * draw.uniform(0.9, 1.15))
+        points = np.linspace(low, size, 4)
+        slopes = base * np.array([0.96, 1.0, 1.06])
+        eur = base * low * 1.1 + np.concatenate([[0.0], np.cumsum(slopes * np.diff(points))])
+        hours = float({20: 0.5, 50: 1, 80: 3, 150: 6, 300: 8}[int(size)])
+        on = bool(size >= 80 and draw.random() < 0.7)
+        hot = size * float(draw.uniform(15, 40))
+        thermal.append(
+            ThermalUnit(
+                unit_id=f"unit {i:03d}",
+                minimum_mw=low,
+                maximum_mw=size,
+                cost_curve=tuple(zip(points.tolist(), eur.tolist(), strict=True)),
+                startup_costs=((hours, hot), (2 * hours + 2, 1.6 * hot), (4 * hours + 6, 2.2 * hot)),
+                ramp_up_mw_per_hour=size * float(draw.uniform(0.4, 3.0)),
+                ramp_down_mw_per_hour=size * float(draw.uniform(0.4, 3.0)),
+                startup_limit_mw=low + 0.15 * size,
+                shutdown_limit_mw=low + 0.15 * size,
+                minimum_up_hours=hours,
+                minimum_down_hours=hours,
+                initially_on=on,
+                initial_power_mw=low if on else 0.0,
+                initial_hours_in_state=float(draw.integers(4, 48)),
+            )
+        )
+    capacity = sum(unit.maximum_mw for unit in thermal)
+    shape = 0.62 + 0.16 * np.sin((quarter - 9) / 24 * 2 * np.pi) + 0.09 * np.exp(-(((quarter - 19) / 2.0) ** 2))
+    demand = capacity * shape * (1 + 0.01 * draw.standard_normal(96))
+    sun = np.clip(np.sin((quarter - 6) / 12 * np.pi), 0, None) * 0.12 * capacity
+    wind = 0.08 * capacity * (1 + 0.4 * np.sin(quarter / 5 + 1))
+    storages = []
+    for i in range(20):
+        mw = float(draw.choice([5, 10, 25, 50]))
+        mwh = mw * float(draw.choice([1, 2, 4]))
+        storages.append(
+            Storage(f"storage {i:02d}", mw, mw, mwh, charge_efficiency=0.94, discharge_efficiency=0.94, initial_mwh=mwh / 2, final_mwh=mwh / 2, wear_eur_per_mwh=2.5)
+        )
+    price = 62 + 25 * np.sin((quarter - 10) / 24 * 4 * np.pi) - 30 * (sun > 0.1 * capacity)
+    return DispatchProblem(
+        interval_start=utc_intervals(datetime(2026, 3, 30, tzinfo=UTC), 96, 0.25),
+        interval_hours=0.25,
+        demand_mw=demand,
+        reserve_mw=0.04 * demand,
+        thermal=thermal,
+        renewables=[Renewable("sun", sun), Renewable("wind", wind)],
+        storages=storages,
+        market=Market(price + 2, price - 2, 0.03 * capacity, 0.03 * capacity),
+    )
+
+
+def solve_file(path: Path, seconds: float, gap: float) -> dict:
+    """Solves an instance in this process, and lets the checker judge what was written."""
+    from lakehouse.dispatch import check_instance, solve_instance
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "plan.parquet"
+        begun = time.perf_counter()
+        told = solve_instance(path, out, gap=gap, time_limit=seconds)
+        wall = time.perf_counter() - begun
+        report = check_instance(path, out)
+    return {**told, "wall_seconds": wall, "checker": "accepts" if report.ok else report.lines(3)[1], "recomputed": report.objective_eur}
+
+
+def solve_utility(seconds: float, gap: float) -> dict:
+    from lakehouse.dispatch import check_solution, solve
+    from lakehouse.dispatch.solver import summary_line
+
+    day = utility_day()
+    begun = time.perf_counter()
+    solution = solve(day, gap=gap, time_limit_seconds=seconds)
+    wall = time.perf_counter() - begun
+    report = check_solution(day, solution)
+    return {**summary_line(solution), "violations": len(solution.violations), "wall_seconds": wall, "checker": "accepts" if report.ok else report.lines(3)[1]}
+
+
+def solve_reference(path: Path, seconds: float, gap: float) -> dict:
+    """The plain model of the library's paper (Knueven, Ostrowski & Watson 2020, appendix): convex-combination cost, one-sided limits, plain
+    ramps, one indicator per start category, no shortfalls; written over the same array layer, solved by HiGHS with two threads."""
+    from lakehouse.dispatch.algebra import LinearModel, highs_with
+    from lakehouse.dispatch.formulation import thermal_arrays, whole_intervals
+    from lakehouse.dispatch.pglib import read_instance
+
+    begun = time.perf_counter()
+    day = read_instance(path)
+    data, units, horizon = thermal_arrays(day), day.thermal, day.horizon
+    shape = (len(units), horizon)
+    model = LinearModel()
+    u = model.variable("u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], horizon, 1), integer=True)
+    v, w = (model.variable(name, shape, upper=1.0, integer=True) for name in "vw")
+    p, r = model.variable("p", shape), model.variable("r", shape)
+    owner = np.repeat(np.arange(len(units)), [len(unit.cost_curve) for unit in units])
+    mw = np.concatenate([[a - unit.cost_curve[0][0] for a, _ in unit.cost_curve] for unit in units])
+    eur = np.concatenate([[b - unit.cost_curve[0][1] for _, b in unit.cost_curve] for unit in units])
+    share = model.variable("share", (len(owner), horizon), upper=1.0, cost=eur[:, None])
+    model.subject_to("power", (mw[:, None] * share).sum_by(owner, len(units)).equals(p))
+    model.subject_to("shares", share.sum_by(owner, len(units)).equals(u))
+    model.subject_to("logic", (u - u.earlier(before=data.was_on.astype(float))).equals(v - w))
+    for name, times, change, state in (("up", data.up_time, v, u), ("down", data.down_time, w, 1.0 - u)):
+        for length in np.unique(times[times > 0]):
+            who = np.flatnonzero(times == length)
+            model.subject_to(f"{name} {length}", change[who].trailing(0, int(length)) <= state[who])
+    high = data.minimum + data.span
+    start_limit = np.array([unit.startup_limit_mw for unit in units])
+    stop_limit = np.array([unit.shutdown_limit_mw for unit in units])
+    span = data.span[:, None]
+    model.subject_to("start limit", p + r <= span * u - np.maximum(high - start_limit, 0)[:, None] * v)
+    model.subject_to("stop limit", p + r <= span * u - np.maximum(high - stop_limit, 0)[:, None] * w.later())
+    before = p.earlier(before=data.power_before)
+    model.subject_to("ramp up", p + r - before <= data.ramp_up[:, None] + 0.0 * u)
+    model.subject_to("ramp down", before - p <= data.ramp_down[:, None] + 0.0 * u)
+    kinds = [(i, k) for i, unit in enumerate(units) for k in range(len(unit.startup_costs))]
+    kind_owner = np.array([i for i, _ in kinds])
+    cost = np.array([units[i].startup_costs[k][1] for i, k in kinds])
+    begin = model.variable("category", (len(kinds), horizon), upper=1.0, cost=cost[:, None], integer=True)
+    model.subject_to("one category", begin.sum_by(kind_owner, len(units)).equals(v))
+    for row, (i, k) in enumerate(kinds):
+        steps = units[i].startup_costs
+        if k + 1 < len(steps):
+            a, b = (max(1, whole_intervals(steps[j][0], 1.0)) for j in (k, k + 1))
+            off = -1 if units[i].initially_on else int(units[i].initial_hours_in_state)
+            ago = off + np.arange(horizon)
+            early = ((off >= 0) & (ago >= a) & (ago < b)).astype(float)
+            model.subject_to(f"category {row}", begin[[row]] <= w[[i]].trailing(a, b) + early)
+    supply = p.sum() + (data.minimum[:, None] * u).sum()
+    if day.renewables:
+        lower, upper = (np.stack([np.asarray(getattr(unit, name)) for unit in day.renewables]) for name in ("minimum_mw", "maximum_mw"))
+        supply = supply + model.variable("renewable", lower.shape, lower=lower, upper=upper).sum()
+    model.subject_to("balance", supply.equals(np.asarray(day.demand_mw["system"])))
+    model.subject_to("reserve", r.sum() >= np.asarray(day.reserve_mw))
+    highs = highs_with(model.program(), threads=2, mip_rel_gap=gap)
+    built = time.perf_counter() - begun
+    highs.setOptionValue("time_limit", max(1.0, seconds - built))
+    highs.run()
+    info = highs.getInfo()
+    found = info.primal_solution_status == 2
+    return {
+        "objective": info.objective_function_value if found else None,
+        "bound": info.mip_dual_bound,
+        "gap": info.mip_gap if found else float("inf"),
+        "build_seconds": built,
+        "wall_seconds": time.perf_counter() - begun,
+        "status": highs.modelStatusToString(highs.getModelStatus()),
+    }
+
+
+def in_own_process(what: str, path: Path | None, seconds: float, gap: float) -> dict:
+    """Runs one solve in a fresh interpreter, so that peak memory is its own."""
+    command = [sys.executable, __file__, "--one", what, "--seconds", str(seconds), "--gap", str(gap)]
+    done = subprocess.run(command + (["--path", str(path)] if path else []), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def best_known(folder: Path) -> dict[str, float]:
+    file = folder / "best_known.csv"
+    if not file.exists():
+        return {}
+    with file.open() as lines:
+        return {row["instance"]: float(row["best_objective"]) for row in csv.DictReader(lines)}
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("GRIDLAKE_DATA")
+    default = (Path(data).parent if data else Path(__file__).resolve().parents[1].parent / "shared") / "dispatch"
+    ask.add_argument("--instances", type=Path, default=default)
+    ask.add_argument("--only", default="", help="part of the instance's name")
+    ask.add_argument("--seconds", type=float, help="wall time per solve; default 60 for rts_gmlc, 200 for the large families")
+    ask.add_argument("--gap", type=float, default=0.001)
+    ask.add_argument("--reference", action="store_true")
+    ask.add_argument("--utility", action="store_true", help="only the utility's day")
+    ask.add_argument("--out", type=Path)
+    ask.add_argument("--one", help=argparse.SUPPRESS)
+    ask.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    given = ask.parse_args()
+    if given.one:
+        run = {"ours": lambda: solve_file(given.path, given.seconds, given.gap), "reference": lambda: solve_reference(given.path, given.seconds, given.gap)}
+        run["utility"] = lambda: solve_utility(given.seconds, given.gap)
+        print(json.dumps(run[given.one]()))
+        return
+    results = {"cores": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None, "rows": []}
+    print(f"{os.cpu_count()} cores, load average {results['load']}")
+    jobs: list[tuple[str, Path | None, float]] = []
+    if not given.utility:
+        for path in sorted(given.instances.glob("*/*.json")):
+            if given.only in f"{path.parent.name}/{path.name}":
+                jobs.append((f"{path.parent.name}/{path.name}", path, given.seconds or SECONDS.get(path.parent.name, 60.0)))
+    if given.utility or not given.only:
+        jobs.append(("utility's day", None, given.seconds or 20.0))
+    known = best_known(given.instances)
+    print(f"{'instance':36} {'model':10} {'objective':>16} {'to best':>8} {'gap %':>8} {'build s':>8} {'wall s':>7} {'MB':>6}  checker")
+    for name, path, seconds in jobs:
+        models = ["utility"] if path is None else ["ours"] + ["reference"] * given.reference
+        for model in models:
+            row = in_own_process(model, path, seconds, 0.002 if model == "utility" and given.gap == 0.001 else given.gap)
+            row |= {"instance": name, "model": model}
+            results["rows"].append(row)
+            ratio = f"{row['objective'] / known[name]:.5f}" if name in known and row["objective"] else ""
+            print(
+                f"{name:36} {model:10} {row['objective'] or float('nan'):16,.1f} {ratio:>8} {100 * row['gap']:8.3f} {row['build_seconds']:8.3f} "
+                f"{row['wall_seconds']:7.1f} {row.get('peak_mb', 0):6.0f}  {row.get('checker', '')}",
+                flush=True,
+            )
+    ours = [row["gap"] for row in results["rows"] if row["model"] == "ours" and row["instance"].startswith("rts")]
+    plain = [row["gap"] for row in results["rows"] if row["model"] == "reference" and row["instance"].startswith("rts")]
+    if ours:
+        print(f"rts_gmlc: mean gap {100 * np.mean(ours):.3f} %" + (f", {np.mean(ours) / np.mean(plain):.2f} of the reference's {100 * np.mean(plain):.3f} %" if plain else ""))
+    if given.out:
+        given.out.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

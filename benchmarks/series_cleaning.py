@@ -52,7 +52,8 @@ def measure(title: str, parts: list[tuple[str, str, str]]) -> None:
     told = [one.verdict for one in verdicts(day_month_swaps(connection, "loads", time_zone=zone))]
     checked_at = time.perf_counter()
     print(
-        f"{title}: {rows:,} values read in {read_at - begun:.1f} s ({rows / (read_at - begun) / 1e6:.2f} M/s); cleaned in {cleaned_at - read_at:.1f} s"
+        f"{title}: {rows:,} values read in {read_at - begun:.1f} s ({rows / (read_at - begun) / 1e6:.2f} M/s);"
+        f" cleaned in {cleaned_at - read_at:.1f} s"
         f" ({rows / (cleaned_at - read_at) / 1e6:.2f} M/s) to {trusted:,} trusted rows and {refused:,} in quarantine;"
         f" dates of the load checked in {checked_at - cleaned_at:.1f} s: {', '.join(f'{told.count(v)} {v}' for v in sorted(set(told)))};"
         f" peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB"

@@ -27,6 +27,7 @@ DATA = {
     "epf_fr": "epf",
     "epf_de": "epf",
     "vic_elec": "vic_elec",
+    "swiss": "meters/swiss_15min",
 }
 
 
@@ -53,7 +54,7 @@ def test_the_site_file_is_valid_and_named_like_its_file(name: str):
 
 @pytest.mark.real_data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in DATA if n != "octopus"])
+@pytest.mark.parametrize("name", [n for n in DATA if n not in ("octopus", "swiss")])
 def test_every_series_and_input_of_the_site_is_in_its_files(name: str):
     site = site_named(name)
     chosen, _ = _assign(site, published(DATA[name]), SITES)

@@ -33,7 +33,9 @@ def cleaned_assets(site: Site) -> list[dg.AssetsDefinition]:
 
 def ledgers(site: Site) -> list[dg.AssetSpec]:
     """Tables that several steps write beside their own: reported by whichever step wrote."""
-    cleaning = [f"cleaned/{t}" for t in SERIES_TABLES if feeds_into(site, t)] + (["cleaned/meter_readings"] if site.feeds_of("readings") else [])
+    cleaning = [f"cleaned/{t}" for t in SERIES_TABLES if feeds_into(site, t)] + (
+        ["cleaned/meter_readings"] if site.feeds_of("readings") else []
+    )
     return [
         spec_of(quality.Deliveries, doc="Written by every raw table as it reads.", deps=[key_of(f"raw/{f}") for f in site.feeds]),
         spec_of(quality.Quarantine, doc="Written by the cleaned tables as they refuse rows.", deps=[key_of(t) for t in cleaning]),
@@ -65,7 +67,10 @@ def _series(site: Site) -> dg.AssetsDefinition:
         days = span_of(context)
         fate = clean.clean_series_days(workspace, *days)
         _report_ledgers(context, fate)
-        outcomes = {f"cleaned/{t}": Outcome(fate.commits[f"cleaned/{t}"], _fate_metadata(fate) | plots.of_series(workspace, f"cleaned/{t}", days)) for t in tables}
+        outcomes = {
+            f"cleaned/{t}": Outcome(fate.commits[f"cleaned/{t}"], _fate_metadata(fate) | plots.of_series(workspace, f"cleaned/{t}", days))
+            for t in tables
+        }
         outcomes[first].checks.append(_conservation(first, fate))
         return outcomes
 
@@ -148,7 +153,9 @@ def _fleet(site: Site) -> dg.AssetsDefinition:
 
 
 def _conservation_spec(table: str) -> dg.AssetCheckSpec:
-    return check_spec(table, "nothing_is_lost", "Delivered rows = cleaned + edited + superseded + exact duplicates + quarantined.", blocking=True)
+    return check_spec(
+        table, "nothing_is_lost", "Delivered rows = cleaned + edited + superseded + exact duplicates + quarantined.", blocking=True
+    )
 
 
 def _conservation(table: str, fate: Fate) -> dg.AssetCheckResult:
@@ -165,4 +172,6 @@ def _fate_metadata(fate: Fate) -> dict[str, object]:
 def _report_ledgers(context: dg.AssetExecutionContext, fate: Fate) -> None:
     for table in ("quality/quarantine", "quality/conservation"):
         commit = fate.commits[table]
-        context.log_event(dg.AssetMaterialization(key_of(table), metadata={"rows": commit.rows, "bytes": commit.bytes, "delta_version": commit.version}))
+        context.log_event(
+            dg.AssetMaterialization(key_of(table), metadata={"rows": commit.rows, "bytes": commit.bytes, "delta_version": commit.version})
+        )

@@ -48,7 +48,12 @@ def _told(planned: Planned) -> dict[str, object]:
     if not planned.summaries:
         return {"plans": 0}
     last = planned.summaries[-1]
-    told = {"plans": len(planned.summaries), "cost_eur": round(last["objective_eur"], 2), "gap_pct": round(last["gap_pct"], 4), "status": last["status"]}
+    told = {
+        "plans": len(planned.summaries),
+        "cost_eur": round(last["objective_eur"], 2),
+        "gap_pct": round(last["gap_pct"], 4),
+        "status": last["status"],
+    }
     return told | {"plot": picture(planned.picture)}
 
 

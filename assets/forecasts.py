@@ -34,9 +34,17 @@ def _forecasts(site: Site, target: str) -> dg.AssetsDefinition:
     def forecasts(context: dg.AssetExecutionContext, workspace: Workspace) -> Mapping[str, Outcome]:
         """Issued by the newest promoted model that knew no more than the issue time. An issue is never made again."""
         issued = forecast.issue_forecasts(workspace, target, *span_of(context))
-        told = f"{issued.fallbacks} of the rows come from a fallback: {'; '.join(issued.reasons[:5])}" if issued.fallbacks else "No fallback was needed."
+        told = (
+            f"{issued.fallbacks} of the rows come from a fallback: {'; '.join(issued.reasons[:5])}"
+            if issued.fallbacks
+            else "No fallback was needed."
+        )
         plot = plots.of_forecast(workspace, target, issued.newest) if issued.newest.num_rows else {}
-        return {table: Outcome(issued.commit, {"issues": issued.issues} | plot, [check_result(table, "no_fallback", not issued.fallbacks, told)])}
+        return {
+            table: Outcome(
+                issued.commit, {"issues": issued.issues} | plot, [check_result(table, "no_fallback", not issued.fallbacks, told)]
+            )
+        }
 
     return forecasts
 

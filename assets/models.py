@@ -27,11 +27,24 @@ def _models(site: Site, target: str) -> dg.AssetsDefinition:
         """Evaluates the models on a rolling origin, trains a version of each, and promotes the better one by the Diebold-Mariano test."""
         trained = forecast.train_models(workspace, target)
         kind = trained.champion.split("-", 1)[0]
+        untrained = "No model could be trained; the naive chain forecasts, and says so. " + trained.reason
         own, naive = trained.evaluated.get(kind), trained.evaluated.get("seasonal_naive")
         ratio = own["mae"] / naive["mae"] if own and naive and naive["mae"] else float("nan")
-        told = f"{trained.champion}: mean absolute error {ratio:.2f} × the seasonal naive's on the last weeks." if own else "The history is too short to evaluate."
-        metadata = {"champion": trained.champion, "why": trained.reason, "evaluation": dg.MetadataValue.md(_as_table(trained.evaluated))}
-        return {table: Outcome(trained.commit, metadata, [check_result(table, "beats_seasonal_naive", not ratio >= 1, told)])}
+        told = (
+            f"{trained.champion}: mean absolute error {ratio:.2f} × the seasonal naive's on the last weeks."
+            if own
+            else untrained
+            if not kind
+            else "The history is too short to evaluate."
+        )
+        metadata = {
+            "champion": trained.champion or "none",
+            "why": trained.reason,
+            "evaluation": dg.MetadataValue.md(_as_table(trained.evaluated)),
+        }
+        return {
+            table: Outcome(trained.commit, metadata, [check_result(table, "beats_seasonal_naive", bool(kind) and not ratio >= 1, told)])
+        }
 
     return models
 

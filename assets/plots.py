@@ -57,7 +57,9 @@ def of_forecast(workspace: Workspace, target: str, rows: Any) -> dict[str, Any]:
     figure, axes = _figure()
     for low, high, alpha in (("p10", "p90", 0.2), ("p25", "p75", 0.3)):
         if low in frame and high in frame:
-            axes.fill_between(frame["valid_at"], frame[low], frame[high], alpha=alpha, color="tab:blue", linewidth=0, label=f"{low} to {high}")
+            axes.fill_between(
+                frame["valid_at"], frame[low], frame[high], alpha=alpha, color="tab:blue", linewidth=0, label=f"{low} to {high}"
+            )
     axes.plot(frame["valid_at"], frame["p50"], color="tab:blue", linewidth=1.2, label="median")
     unit = workspace.contract(f"forecasts/{target}").columns["p50"].unit
     return {"plot": picture(_finished(figure, axes, f"{frame['series_id'].iloc[0]} [{unit}]", legend=True))}

@@ -39,7 +39,12 @@ def _raw_asset(site: Site, feed_name: str, feed: Feed) -> dg.AssetsDefinition:
     table = f"raw/{feed_name}"
     readable = check_spec(table, "files_are_readable", "Every line of every file could be read; the others are in quality/quarantine.")
 
-    @table_assets(contract_of(feed_name, feed.format), deps=[dg.AssetDep(key_of(f"landing/{feed_name}"))], partitions=site_days(site), checks=[readable])
+    @table_assets(
+        contract_of(feed_name, feed.format),
+        deps=[dg.AssetDep(key_of(f"landing/{feed_name}"))],
+        partitions=site_days(site),
+        checks=[readable],
+    )
     def raw(context: dg.AssetExecutionContext, workspace: Workspace) -> Mapping[str, Outcome]:
         """Reads the deliveries' files to rows that name file, line and delivery: a pure function of landing."""
         read = read_deliveries(workspace, feed_name, days_of(context))
@@ -54,7 +59,7 @@ def _raw_asset(site: Site, feed_name: str, feed: Feed) -> dg.AssetsDefinition:
             "files_are_readable",
             read.faulty_rows == 0,
             f"{read.faulty_rows:,} of {read.rows:,} rows in {read.files:,} files could not be read.",
-            look_at=f"gridlake sql \"SELECT file, line, fault, raw_text FROM raw.{feed_name} WHERE fault IS NOT NULL\"",
+            look_at=f'gridlake sql "SELECT file, line, fault, raw_text FROM raw.{feed_name} WHERE fault IS NOT NULL"',
         )
         return {table: Outcome(read.commits[-1] if read.commits else None, told, [unread])}
 

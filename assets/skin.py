@@ -64,7 +64,11 @@ def spec_of(contract: type[Table], *, doc: str = "", kinds: frozenset[str] = fro
         kinds={"delta", *kinds},
         owners=[OWNER],
         code_version=CODE_VERSION,
-        metadata={"dagster/column_schema": column_schema(contract), "dagster/table_name": _sql_name(contract), "dagster/storage_kind": "delta"},
+        metadata={
+            "dagster/column_schema": column_schema(contract),
+            "dagster/table_name": _sql_name(contract),
+            "dagster/storage_kind": "delta",
+        },
         **more,
     )
 
@@ -127,7 +131,9 @@ def table_assets(
 def check_result(table: str, name: str, passed: bool, description: str, *, blocking: bool = False, **metadata: Any) -> dg.AssetCheckResult:
     """Result of a check; one that does not block only warns."""
     severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(check_name=name, asset_key=key_of(table), passed=passed, severity=severity, description=description, metadata=metadata)
+    return dg.AssetCheckResult(
+        check_name=name, asset_key=key_of(table), passed=passed, severity=severity, description=description, metadata=metadata
+    )
 
 
 def check_spec(table: str, name: str, description: str, *, blocking: bool = False) -> dg.AssetCheckSpec:
@@ -143,7 +149,9 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
 
 
 def _contract_check(contract: type[Table]) -> dg.AssetCheckSpec:
-    return check_spec(contract.name, CONTRACT_CHECK, "Columns, types and ranges are as the contract says; else nothing is committed.", blocking=True)
+    return check_spec(
+        contract.name, CONTRACT_CHECK, "Columns, types and ranges are as the contract says; else nothing is committed.", blocking=True
+    )
 
 
 def _metadata(workspace: Workspace, contract: type[Table], commit: Commit | None) -> dict[str, Any]:

@@ -11,7 +11,14 @@ LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
 
 def site_jobs(site: Site) -> list[dg.UnresolvedAssetJobDefinition]:
     """A job per layer that this site has."""
-    has = {"raw": True, "cleaned": True, "features": bool(site.series), "models": bool(site.series), "forecasts": bool(site.series), "dispatch": bool(site.fleet)}
+    has = {
+        "raw": True,
+        "cleaned": True,
+        "features": bool(site.series),
+        "models": bool(site.series),
+        "forecasts": bool(site.series),
+        "dispatch": bool(site.fleet),
+    }
     return [
         dg.define_asset_job(f"{layer}_layer", selection=dg.AssetSelection.groups(layer), description=f"Materializes the layer {layer}.")
         for layer in LAYERS

@@ -41,7 +41,9 @@ class Refreshed:
     failed: list[tuple[Step, str]] = field(default_factory=list)
 
 
-def refresh(home: Path, *, until: str = "dispatch", days: tuple[date, date] | None = None, tell: Tell = lambda event, step, seconds: None) -> Refreshed:
+def refresh(
+    home: Path, *, until: str = "dispatch", days: tuple[date, date] | None = None, tell: Tell = lambda event, step, seconds: None
+) -> Refreshed:
     """Materializes what is stale, until nothing is or a step fails.
 
     Args:
@@ -83,7 +85,10 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step) 
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(selection))
     tags = {"gridlake/reason": step.reason}
     if step.days:
-        tags |= {"dagster/asset_partition_range_start": step.days[0].isoformat(), "dagster/asset_partition_range_end": step.days[1].isoformat()}
+        tags |= {
+            "dagster/asset_partition_range_start": step.days[0].isoformat(),
+            "dagster/asset_partition_range_end": step.days[1].isoformat(),
+        }
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     result = job.execute_in_process(instance=instance, raise_on_error=False, tags=tags, run_config=quiet)
     if result.success:
@@ -129,7 +134,9 @@ def main() -> int:
     if chosen.json:
         steps = [{"tables": list(s.tables), "days": s.days, "seconds": round(t, 2)} for s, t in done.steps]
         failed = [{"tables": list(s.tables), "days": s.days, "fault": fault} for s, fault in done.failed]
-        sys.stdout.write(json.dumps({"steps": steps, "failed": failed, "seconds": round(seconds, 1), "summary": summary}, default=str) + "\n")
+        sys.stdout.write(
+            json.dumps({"steps": steps, "failed": failed, "seconds": round(seconds, 1), "summary": summary}, default=str) + "\n"
+        )
     else:
         from rich.console import Console
 

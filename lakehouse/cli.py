@@ -61,7 +61,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")
 
 @app.callback()
 def home_option(
-    home: Annotated[Path | None, typer.Option("--home", help="The site's folder; by default GRIDLAKE_HOME, else the current folder.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="The site's folder; by default GRIDLAKE_HOME, else the current folder.")
+    ] = None,
 ) -> None:
     """Chooses the site for every command but `init`."""
     if home is not None:
@@ -124,7 +126,9 @@ def init(
 def land(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")],
     files: Annotated[list[Path], typer.Argument(help="Files to land.")],
-    delivered: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Delivery date; by default as the name tells, else today.")] = None,
+    delivered: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Delivery date; by default as the name tells, else today.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Lands files: each appears in landing whole or not at all."""
@@ -247,8 +251,12 @@ def dispatch_solve(
     if as_json:
         _print_json(told)
         return
-    _console().print(f"{told['status']}: objective {told['objective']:,.2f}, bound {told['bound']:,.2f}, gap {told['gap']:.4%}", highlight=False)
-    _console().print(f"built in {told['build_seconds']:.2f} s, solved in {told['solve_seconds']:.1f} s; the plan is in {out}", highlight=False)
+    _console().print(
+        f"{told['status']}: objective {told['objective']:,.2f}, bound {told['bound']:,.2f}, gap {told['gap']:.4%}", highlight=False
+    )
+    _console().print(
+        f"built in {told['build_seconds']:.2f} s, solved in {told['solve_seconds']:.1f} s; the plan is in {out}", highlight=False
+    )
 
 
 @dispatch.command("check")

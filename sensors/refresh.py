@@ -57,7 +57,10 @@ def refresh_sensor(site: Site) -> dg.SensorDefinition:
 def _request(workspace: Workspace, step: Step) -> dg.RunRequest:
     tags = {STEP_TAG: str(step), "gridlake/reason": step.reason}
     if step.days:
-        tags |= {"dagster/asset_partition_range_start": step.days[0].isoformat(), "dagster/asset_partition_range_end": step.days[1].isoformat()}
+        tags |= {
+            "dagster/asset_partition_range_start": step.days[0].isoformat(),
+            "dagster/asset_partition_range_end": step.days[1].isoformat(),
+        }
     # The same step on the same inputs is asked for once; should it fail, once more every half hour.
     run_key = f"{token_of(workspace, step)}-{int(time.time() // TRY_AGAIN_AFTER_SECONDS)}"
     return dg.RunRequest(run_key=run_key, asset_selection=[dg.AssetKey(t.split("/")) for t in step.tables], tags=tags)

@@ -37,7 +37,10 @@ def _described(workspace: Workspace, contract: type[Table]) -> dict[str, Any]:
         "newest": newest.isoformat() if newest else None,
         "key": list(contract.key),
         "partitioned_by": list(contract.partitioned_by),
-        "columns": [{"name": c.name, "type": c.sql_type, "unit": c.unit, "nullable": c.nullable, "description": c.description} for c in contract.columns.values()],
+        "columns": [
+            {"name": c.name, "type": c.sql_type, "unit": c.unit, "nullable": c.nullable, "description": c.description}
+            for c in contract.columns.values()
+        ],
     }
 
 
@@ -51,7 +54,9 @@ def as_markdown(contracts: list[type[Table]]) -> str:
             parts.append(f"\n## {layer}\n")
         key = ", ".join(f"`{k}`" for k in contract.key)
         by = f"; partitioned by {', '.join(f'`{p}`' for p in contract.partitioned_by)}" if contract.partitioned_by else ""
-        parts.append(f"\n### {contract.name.replace('/', '.')}\n\n{contract.description()} Key: {key}{by}.\n\n| column | type | unit | what it is |\n| --- | --- | --- | --- |\n")
+        parts.append(
+            f"\n### {contract.name.replace('/', '.')}\n\n{contract.description()} Key: {key}{by}.\n\n| column | type | unit | what it is |\n| --- | --- | --- | --- |\n"
+        )
         parts += [
             f"| `{c.name}` | {c.sql_type} | {c.unit or ''} | {c.description.replace('|', '/')}{'' if not c.nullable else ' May be missing.'} |\n"
             for c in contract.columns.values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -72,7 +72,10 @@ def task_of(site: Site, target: str) -> ForecastTask:
 
 def _series_of(site: Site, target: str) -> Series:
     if target not in site.series:
-        raise ForecastError(f"The site '{site.name}' forecasts no {target}.", f"Its targets: {', '.join(site.series) or 'none'}; see series in gridlake.yaml.")
+        raise ForecastError(
+            f"The site '{site.name}' forecasts no {target}.",
+            f"Its targets: {', '.join(site.series) or 'none'}; see series in gridlake.yaml.",
+        )
     return site.series[target]  # type: ignore[index]
 
 
@@ -225,10 +228,9 @@ def train_models(workspace: Workspace, target: str) -> Trained:
     On the first training, versions are also made as of earlier days of those weeks, so that the issues since then can be hindcast by
     a version that knew no more than was known.
 
-    Raises:
-        ForecastError: the history is too short to learn from.
+    Where the history is too short to learn from, there is no version, and the naive chain forecasts.
     """
-    from lakehouse.forecasting.training import rolling_origin, train
+    from lakehouse.forecasting.training import train
 
     task, registry = task_of(workspace.site, target), registry_of(workspace)
     features = features_between(workspace, target)
@@ -245,27 +247,51 @@ def train_models(workspace: Workspace, target: str) -> Trained:
         folder = registry.folder_for(target, f"{kind}-{until:%Y%m%d}")
         return registry.add(train(task, features, model=kind, trained_until=instant, folder=folder, data_versions=versions))
 
-    if not registry.versions(target):
-        for week in range(weeks, 0, -REFIT_WEEKS):
-            early = made(kinds[0], last - timedelta(days=7 * week))
-            registry.challenge(target, early.version, at=early.trained_until)
-    evaluated: dict[str, dict[str, float]] = {}
-    losses: dict[str, Any] = {}
-    if weeks:
-        issued, evaluated = rolling_origin(
-            task, features, ["seasonal_naive", *kinds], 7 * REFIT_WEEKS, last - timedelta(days=7 * weeks - 1), last
-        )
-        losses = {str(kind): _daily_loss(task, rows) for kind, rows in issued.groupby("model")}
-    reason = "the only version"
+    # The newest versions first: a kind that can't be trained on this history isn't evaluated either.
+    newest: dict[str, ModelVersion] = {}
+    refused: list[str] = []
+    is_first = not registry.versions(target)
     for kind in kinds:
-        version = made(kind, last)
+        try:
+            newest[kind] = made(kind, last)
+        except ForecastError as error:
+            refused.append(f"{kind}: {error.problem}")
+    if is_first and newest:
+        for week in range(weeks, 0, -REFIT_WEEKS):
+            try:
+                early = made(next(iter(newest)), last - timedelta(days=7 * week))
+            except ForecastError:
+                continue  # too early to have learnt anything; its issues are made by the naive, and say so
+            registry.challenge(target, early.version, at=early.trained_until)
+    evaluated, losses = (
+        _evaluated(task, features, ["seasonal_naive", *newest], last - timedelta(days=7 * weeks - 1), last)
+        if weeks and newest
+        else ({}, {})
+    )
+    reasons = []
+    for kind, version in newest.items():
         champion = registry.champion(target)
         of_champion = losses.get(champion.model) if champion else None
-        reason = registry.challenge(target, version.version, at=version.trained_until, challenger_loss=losses.get(kind), champion_loss=of_champion).reason
+        decision = registry.challenge(
+            target, version.version, at=version.trained_until, challenger_loss=losses.get(kind), champion_loss=of_champion
+        )
+        reasons.append(f"{kind}: {decision.reason}")
     champion = registry.champion(target)
-    assert champion is not None
     commit = workspace.replace(f"models/{target}", _version_rows(workspace, target, evaluated, 7 * weeks))
-    return Trained(commit, evaluated, champion.version, reason)
+    return Trained(commit, evaluated, champion.version if champion else "", "; ".join([*reasons, *refused]))
+
+
+def _evaluated(
+    task: ForecastTask, features: pa.Table, kinds: list[str], first: date, last: date
+) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
+    """Measures and daily losses of each kind on a rolling origin."""
+    from lakehouse.forecasting.training import rolling_origin
+
+    try:
+        issued, measures = rolling_origin(task, features, kinds, 7 * REFIT_WEEKS, first, last)
+    except ForecastError:
+        return {}, {}
+    return measures, {str(kind): _daily_loss(task, rows) for kind, rows in issued.groupby("model")}
 
 
 def _daily_loss(task: ForecastTask, rows: pd.DataFrame) -> np.ndarray:
@@ -307,10 +333,14 @@ def _version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[s
 
 
 def training_is_due(workspace: Workspace, target: str) -> bool:
-    """Whether there is no version yet, or the newest is older than a week of issues."""
-    versions = workspace.table(f"models/{target}").read().column("trained_until").to_pylist()
-    if not versions:
+    """Whether the newest version is older than a week of issues, or there is none and there are features that were not tried."""
+    table = workspace.table(f"models/{target}")
+    if not table.exists():
         return True
+    versions = table.read().column("trained_until").to_pylist()
+    if not versions:
+        tried = datetime.fromtimestamp(table.history(1)[0]["timestamp"] / 1000, UTC)
+        return any(f.written_at > tried for f in workspace.table(f"features/{target}").files())
     _, last = issue_days(workspace.site, target)
     return max(versions).astimezone(workspace.site.zone).date() <= last - timedelta(days=RETRAIN_AFTER_DAYS)
 
@@ -397,7 +427,12 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
     operator = _input(workspace, series.operator, series.interval_minutes, None) if series.operator else None
     with workspace.engine(f"forecasts/{target}") as engine:
         engine.register("actuals", actual)
-        engine.register("operator", operator if operator is not None else pa.table({"interval_start": actual.column("interval_start"), "value": actual.column("value")}).slice(0, 0))
+        engine.register(
+            "operator",
+            operator
+            if operator is not None
+            else pa.table({"interval_start": actual.column("interval_start"), "value": actual.column("value")}).slice(0, 0),
+        )
         nothing = ", ".join(f'NULL::DOUBLE AS "{name}"' for _, name in quantiles if name != "p50")
         return engine.sql(
             f"""

@@ -83,7 +83,10 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
         planned.picture = figure_png(plan_figure(*newest))
     for contract in contracts.ALL:
         planned.commits[contract.name] = workspace.replace(
-            contract.name, _table(contract, rows[contract.name]), where={"date": (first, last)}, inputs=[f"forecasts/{fleet.demand}", "cleaned/fleet"]
+            contract.name,
+            _table(contract, rows[contract.name]),
+            where={"date": (first, last)},
+            inputs=[f"forecasts/{fleet.demand}", "cleaned/fleet"],
         )
     return planned
 
@@ -146,7 +149,9 @@ def problem_of(
         renewables=renewables,
         storages=storages,
         market=markets or None,
-        penalties=Penalties(unserved_eur_per_mwh=fleet.value_of_lost_load_eur_per_mwh, reserve_shortfall_eur_per_mwh=fleet.reserve_shortfall_eur_per_mwh),
+        penalties=Penalties(
+            unserved_eur_per_mwh=fleet.value_of_lost_load_eur_per_mwh, reserve_shortfall_eur_per_mwh=fleet.reserve_shortfall_eur_per_mwh
+        ),
     )
 
 
@@ -154,7 +159,9 @@ def _made(kind: Any, name: str, **parameters: Any) -> Any:
     try:
         return kind(**parameters)
     except TypeError as error:
-        raise DispatchError(f"Unit {name}: {str(error).split('__init__() ')[-1]}.", "docs/dispatch.md lists the parameters of each kind of unit.") from None
+        raise DispatchError(
+            f"Unit {name}: {str(error).split('__init__() ')[-1]}.", "docs/dispatch.md lists the parameters of each kind of unit."
+        ) from None
 
 
 def _grid_price(workspace: Workspace, given: dict[str, Any], day: date, starts: list[Any], name: str) -> Any:
@@ -162,7 +169,9 @@ def _grid_price(workspace: Workspace, given: dict[str, Any], day: date, starts: 
     series = given.pop("price_series_id", None)
     if series is None or "price" not in workspace.site.series:
         if fixed is None:
-            raise DispatchError(f"Grid connection {name}: no price: neither a forecast series nor price_eur_per_mwh.", "Give one in the fleet file.")
+            raise DispatchError(
+                f"Grid connection {name}: no price: neither a forecast series nor price_eur_per_mwh.", "Give one in the fleet file."
+            )
         return fixed
     return _needed(workspace, "price", series, day, starts, name).to_numpy()
 
@@ -170,7 +179,9 @@ def _grid_price(workspace: Workspace, given: dict[str, Any], day: date, starts: 
 def _needed(workspace: Workspace, target: str, series: str, day: date, starts: list[Any], unit: str) -> Any:
     site = workspace.site
     if target not in site.series:
-        raise DispatchError(f"Unit {unit} needs a forecast of {target}, which the site does not make.", "Add it to series in gridlake.yaml.")
+        raise DispatchError(
+            f"Unit {unit} needs a forecast of {target}, which the site does not make.", "Add it to series in gridlake.yaml."
+        )
     found = _forecast(workspace, target, (series,), day, "p50").set_index("valid_at")["value"].reindex(starts)
     if found.isna().any():
         absent = found.index[found.isna()][0]
@@ -202,7 +213,9 @@ def _forecast(workspace: Workspace, target: str, series: Sequence[str], day: dat
     found = found.set_index("valid_at")
     if own < wanted:
         return found.resample(f"{wanted}min").agg({"value": "mean", "model_version": "first", "is_fallback": "max"}).reset_index()
-    grid = pd.date_range(found.index[0], found.index[-1] + pd.Timedelta(minutes=own), freq=f"{wanted}min", inclusive="left", name="valid_at")
+    grid = pd.date_range(
+        found.index[0], found.index[-1] + pd.Timedelta(minutes=own), freq=f"{wanted}min", inclusive="left", name="valid_at"
+    )
     return found.reindex(grid, method="ffill").reset_index()
 
 
@@ -269,11 +282,22 @@ def _collect(
     plan = rows[contracts.Plan.name]
     for r in solution.plan.to_dict("records"):
         switched = {k: bool(r[k]) for k in ("committed", "started", "stopped")}
-        plan.append(issue | switched | {k: r[k] for k in ("unit_id", "unit_kind", "interval_start", "power_mw", "reserve_mw")} | {"interval_minutes": minutes})
+        plan.append(
+            issue
+            | switched
+            | {k: r[k] for k in ("unit_id", "unit_kind", "interval_start", "power_mw", "reserve_mw")}
+            | {"interval_minutes": minutes}
+        )
     on = {"committed": True, "started": False, "stopped": False, "interval_minutes": minutes}
     for r in solution.storage.to_dict("records"):
         power = r["discharge_mw"] - r["charge_mw"]
-        own = {"unit_id": r["storage_id"], "unit_kind": "storage", "interval_start": r["interval_start"], "power_mw": power, "reserve_mw": r["reserve_mw"]}
+        own = {
+            "unit_id": r["storage_id"],
+            "unit_kind": "storage",
+            "interval_start": r["interval_start"],
+            "power_mw": power,
+            "reserve_mw": r["reserve_mw"],
+        }
         plan.append(issue | on | own)
         columns = ("storage_id", "interval_start", "charge_mw", "discharge_mw", "state_of_charge_mwh", "reserve_mw")
         rows[contracts.StoragePlan.name].append(issue | {k: r[k] for k in columns})
@@ -305,7 +329,9 @@ def _summary(problem: DispatchProblem, solution: DispatchSolution, demand: pd.Da
         "demand_mwh": float(demand["value"].clip(lower=0.0).sum() * hours),
         "unserved_mwh": float(unmet.get("unserved energy", 0.0)),
         "reserve_shortfall_mwh": float(unmet.get("reserve shortfall", 0.0)),
-        "curtailed_mwh": float((renewable["available_mw"] - renewable["power_mw"]).clip(lower=0.0).sum() * hours) if len(renewable) else 0.0,
+        "curtailed_mwh": float((renewable["available_mw"] - renewable["power_mw"]).clip(lower=0.0).sum() * hours)
+        if len(renewable)
+        else 0.0,
         "build_seconds": float(told["build_seconds"]),
         "solve_seconds": float(told["solve_seconds"]),
         "status": str(told["status"]),

@@ -29,11 +29,13 @@ def run_query(site: Site, query: str) -> pa.Table:
 
     path = site.path("catalog")
     if not path.exists():
-        raise TableNotFoundError(f"The lake of '{site.name}' is empty: there is no catalog at {path} yet.", "Fill it with: gridlake refresh")
+        raise TableNotFoundError(
+            f"The lake of '{site.name}' is empty: there is no catalog at {path} yet.", "Fill it with: gridlake refresh"
+        )
     with duckdb.connect() as engine:
         engine.execute("SET TimeZone = 'UTC'")
         engine.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS \"{site.name}\" (READ_ONLY)")
-        engine.execute(f"USE \"{site.name}\"")
+        engine.execute(f'USE "{site.name}"')
         try:
             found: Any = engine.sql(query)
             return found.to_arrow_table() if found is not None else pa.table({})
@@ -44,7 +46,10 @@ def run_query(site: Site, query: str) -> pa.Table:
 
 
 def _no_such_table(engine: Any, error: Exception) -> GridlakeError:
-    known = [f"{schema}.{name}" for schema, name in engine.execute("SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
+    known = [
+        f"{schema}.{name}"
+        for schema, name in engine.execute("SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    ]
     asked = re.search(r"(?:Table|View) with name \"?([\w.]+)\"? does not exist", str(error))
     if not asked:
         return QueryError(f"The query can't be run: {str(error).splitlines()[0]}", "gridlake tables lists tables and columns.")

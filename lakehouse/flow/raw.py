@@ -172,5 +172,7 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
     listed = ", ".join(f"DATE '{d.isoformat()}'" for d in deliveries)
     with workspace.engine() as engine:
         table = register(engine, workspace.table(f"raw/{feed}"), only={"delivery_date": (min(deliveries), max(deliveries))})
-        held = engine.sql(f"SELECT DISTINCT delivery_date, coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})").fetchall()
+        held = engine.sql(
+            f"SELECT DISTINCT delivery_date, coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})"
+        ).fetchall()
     return sorted({day for delivered, day in held if day not in accounted or accounted[day] < deliveries[delivered]})

@@ -76,7 +76,10 @@ def init_site(
     if (home / SITE_FILE).exists():
         raise SiteError(f"There is a site in {home} already.", "Choose another folder, or work with that one: gridlake --home DIR refresh")
     if name != SAMPLE and data is None:
-        raise SiteError(f"The site '{name}' needs data: it is described for a published data set.", f"Give its folder: gridlake init {home} --site {name} --data PATH")
+        raise SiteError(
+            f"The site '{name}' needs data: it is described for a published data set.",
+            f"Give its folder: gridlake init {home} --site {name} --data PATH",
+        )
     if data is not None and not data.is_dir():
         raise SiteError(f"Expected a folder with the data of '{name}', found none at {data}.", "Check the path.")
     text = template.read_text(encoding="utf-8")
@@ -184,10 +187,14 @@ def _calendar(site: Site, chosen: dict[str, list[Path]], progress: Progress) -> 
         progress("looking at the files' days", number, total)
         described = site.feeds[feed]
         dated[path] = format_named(described.format).delivered_on(path)
-        days |= _days_in(LandedFile(path, path.name, dated[path] or date.today(), feed), described.format, ReadOptions(site.time_zone, described.options))
+        days |= _days_in(
+            LandedFile(path, path.name, dated[path] or date.today(), feed), described.format, ReadOptions(site.time_zone, described.options)
+        )
     progress("looking at the files' days", total, total)
     if not days:
-        raise SiteError("The files hold no interval that could be read.", "Is this the layout that the site's feeds name? gridlake doctor --help")
+        raise SiteError(
+            "The files hold no interval that could be read.", "Is this the layout that the site's feeds name? gridlake doctor --help"
+        )
     return min(days), max([max(days), *(d for d in dated.values() if d)]), dated
 
 

@@ -191,14 +191,21 @@ def _stale_issues(workspace: Workspace, target: str) -> list[date]:
 
 def _models(workspace: Workspace) -> list[Step]:
     due = [t for t in workspace.site.series if workspace.table(f"features/{t}").exists() and forecast.training_is_due(workspace, t)]
-    return [Step("models", tuple(f"models/{t}" for t in due), None, "the newest version is older than a week, or there is none")] if due else []
+    return (
+        [Step("models", tuple(f"models/{t}" for t in due), None, "the newest version is older than a week, or there is none")]
+        if due
+        else []
+    )
 
 
 def _forecasts(workspace: Workspace) -> list[Step]:
     steps = []
     for target in workspace.site.series:
         if workspace.table(f"models/{target}").exists():
-            steps += [Step("forecasts", (f"forecasts/{target}",), span, "issues without a forecast") for span in _spans(forecast.unissued_days(workspace, target))]
+            steps += [
+                Step("forecasts", (f"forecasts/{target}",), span, "issues without a forecast")
+                for span in _spans(forecast.unissued_days(workspace, target))
+            ]
     steps = _joined(steps)
     if not steps and workspace.site.series and forecast.accuracy_is_due(workspace):
         steps.append(Step("forecasts", ("quality/forecast_accuracy",), None, "forecasts or actuals are newer"))
@@ -212,7 +219,10 @@ def _dispatch(workspace: Workspace) -> list[Step]:
     issued = workspace.table(f"forecasts/{fleet.demand}").partitions_written()
     recent = sorted(issued)[-PLANNED_DAYS:]
     stale = _older(workspace.table("dispatch/summary").partitions_written(), {d: issued[d] for d in recent})
-    return [Step("dispatch", tuple(t for t in workspace.contracts if t.startswith("dispatch/")), span, "newer forecasts") for span in _spans(stale)]
+    return [
+        Step("dispatch", tuple(t for t in workspace.contracts if t.startswith("dispatch/")), span, "newer forecasts")
+        for span in _spans(stale)
+    ]
 
 
 _STALE: Mapping[str, Any] = {

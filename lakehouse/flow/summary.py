@@ -44,12 +44,16 @@ def as_lines(told: dict[str, Any], *, home: Path, seconds: float, steps: int) ->
         for one in told["accuracy"]:
             against = f"{one['mae'] / naive[one['target']]:.2f} × seasonal naive" if naive.get(one["target"]) else ""
             cover = f"80 % interval covers {one['coverage_80_pct']:.0f} %" if one["coverage_80_pct"] is not None else ""
-            lines.append(f"  {one['target']:<8} {one['model']:<16} {one['issues']:>4} issues   MAE {one['mae']:>10,.3f}   {against:<24} {cover}")
+            lines.append(
+                f"  {one['target']:<8} {one['model']:<16} {one['issues']:>4} issues   MAE {one['mae']:>10,.3f}   {against:<24} {cover}"
+            )
     if told["plan"]:
         plan = told["plan"]
         lines += ["", f"Newest plan, issued {plan['issued_at']:%Y-%m-%d %H:%M} UTC"]
-        lines.append(f"  cost {plan['objective_eur']:,.2f} EUR, proven within {plan['gap_pct']:.3f} % of the best, solved in {plan['solve_seconds']:.1f} s, "
-                     f"{'every constraint checked' if plan['is_verified'] else 'NOT FEASIBLE'}, {plan['unserved_mwh']:,.3f} MWh unserved")
+        lines.append(
+            f"  cost {plan['objective_eur']:,.2f} EUR, proven within {plan['gap_pct']:.3f} % of the best, solved in {plan['solve_seconds']:.1f} s, "
+            f"{'every constraint checked' if plan['is_verified'] else 'NOT FEASIBLE'}, {plan['unserved_mwh']:,.3f} MWh unserved"
+        )
     # Commands are given with --home, so that they work from any folder.
     command = f"gridlake --home {home}"
     lines += ["", "Next", f"  {command} ui"]

@@ -11,8 +11,8 @@ from lakehouse.contracts.base import Column, Table
 from lakehouse.contracts.features import Features
 from lakehouse.contracts.forecasts import Forecasts
 from lakehouse.contracts.models import ModelVersions
-from lakehouse.sources.base import contract_of
 from lakehouse.site import Site
+from lakehouse.sources.base import contract_of
 
 SERIES_TABLES: dict[str, Callable[[Site], type[Table]]] = {
     "load": lambda site: cleaned.Load,
@@ -64,7 +64,9 @@ def features_contract(site: Site, target: str) -> type[Table]:
         for name, unit, description in feature_dictionary(task_of(site, target))
         if name not in Features.columns
     ]
-    return Features.derive(f"features/{target}", doc=f"What was knowable when {target} was forecast, by series, issue and interval.", extra=extra)
+    return Features.derive(
+        f"features/{target}", doc=f"What was knowable when {target} was forecast, by series, issue and interval.", extra=extra
+    )
 
 
 def models_contract(target: str) -> type[Table]:

@@ -80,7 +80,9 @@ class Workspace:
         """Whether this site has such a table at all."""
         return name in self.contracts
 
-    def replace(self, name: str, rows: Any, *, where: Mapping[str, Any] | None = None, inputs: Iterable[str] = (), allow_empty: bool = True) -> Commit:
+    def replace(
+        self, name: str, rows: Any, *, where: Mapping[str, Any] | None = None, inputs: Iterable[str] = (), allow_empty: bool = True
+    ) -> Commit:
         """Replaces partitions of a table; the commit names this run and the versions of its inputs.
 
         `rows` is an Arrow table, a DuckDB relation with the contract's columns, or a function that opens the batches.

@@ -43,6 +43,7 @@ class VeeRules:
         zero_usual_share: share of zeros in a register's past from which a single zero is no fault.
         late_read_hours: longest run of zeros or blanks that a following large reading may make up for, in hours.
         late_read_ratio: how far the sum may be from what the meter's profile expects, as a factor.
+        late_read_excess: how much larger than the mean of its neighbours that reading must be, as a factor.
         unit_slip_decades: how far (in powers of ten) a day's level may be from 1000 times the usual to be a unit slip.
         shifted_least_registers: registers of a file that must agree on its hours before one beside them has a shifted clock.
         profile_days: days of past that a like-day profile rests on.
@@ -70,6 +71,7 @@ class VeeRules:
     zero_usual_share: float = 0.02
     late_read_hours: float = 6.0
     late_read_ratio: float = 2.5
+    late_read_excess: float = 1.25
     unit_slip_decades: float = 0.7
     shifted_least_registers: int = 5
     profile_days: int = 35

@@ -624,7 +624,7 @@ def _late_reads_sql(run: Run) -> str:
           AND b.zeros * b.minutes <= {rules.late_read_hours} * 60 AND b.past_days >= {rules.least_history_days}
           AND b.register NOT LIKE 'export%' AND (
               -- A register that hardly ever counts zero: the sum is about what its neighbours let expect.
-              b.usual_zero_share < {rules.zero_usual_share}
+              b.usual_zero_share < {rules.zero_usual_share} AND b.total_kwh > {rules.late_read_excess} * (b.before_kwh + b.after_kwh) / 2
               AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
               -- One that often does: the sum can't be one interval's, and its share can.
               OR b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw

@@ -1,0 +1,78 @@
+"""What stands where nothing was delivered: which gaps are filled, by what, and how well."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from lakehouse.metering.rules import VeeRules
+from tests.metering.builders import MONDAY, USUAL, day, meters, past, row, run
+
+
+def without(*hours):
+    return [None if n in hours else v for n, v in enumerate(USUAL)]
+
+
+def test_a_gap_is_filled_from_like_days_and_says_so():
+    result = run(past(28, wobble=0.0) + day(without(19, 20)))
+    filled = [result.hours()[n] for n in (19, 20)]
+    assert [r["energy_kwh"] for r in filled] == pytest.approx([0.83, 0.94])
+    assert {(r["quality"], r["rule"], r["method"]) for r in filled} == {("estimated", "missing_interval", "like_day_profile")}
+    assert filled[0]["basis_from"].date() == MONDAY - timedelta(days=28) and filled[0]["basis_to"].date() < MONDAY
+
+
+def test_an_estimate_follows_the_day_it_stands_in():
+    usual = run(past(28, wobble=0.0) + day(without(12)))
+    higher = run(past(28, wobble=0.0) + day([None if v is None else 2 * v for v in without(12)]))
+    assert usual.hours()[12]["energy_kwh"] < higher.hours()[12]["energy_kwh"] < 2 * 0.55
+
+
+def test_a_meter_without_a_past_is_interpolated_over_short_gaps_and_left_missing_over_long_ones():
+    short = run(day(without(3)))
+    assert (short.hours()[3]["energy_kwh"], short.hours()[3]["method"]) == (pytest.approx((0.20 + 0.23) / 2), "linear_interpolation")
+    long = run(day(without(*range(3, 10))))
+    assert 5 not in long.hours()
+    assert [(r["missing"], r["estimated"], r["expected"]) for r in long.report] == [(7, 0, 24)]
+
+
+def test_a_whole_missing_day_is_estimated_and_the_longest_gap_is_kept_to():
+    rows = past(14) + day(at=MONDAY + timedelta(days=5)) + [r for n in range(-14, 6) for r in day(meter="B", at=MONDAY + timedelta(days=n))]
+    result = run(rows, rules=VeeRules(longest_gap_days=2))
+    estimated = {at: len(result.hours(at)) for at in (MONDAY + timedelta(days=n) for n in range(5))}
+    assert list(estimated.values()) == [24, 24, 0, 0, 0]
+
+
+def test_nothing_is_expected_before_the_first_reading_nor_after_service():
+    late_start = run(day([None] * 6 + USUAL[6:]))
+    assert min(late_start.hours()) == 6
+    known = meters("A", "B").set_column(6, "last_date", [[MONDAY - timedelta(days=1), None]])
+    ended = run(past(14) + [r for n in range(-14, 1) for r in day(meter="B", at=MONDAY + timedelta(days=n))], known=known)
+    assert ended.hours(MONDAY) == {}
+
+
+def test_hours_for_which_nobody_has_delivered_yet_are_not_missing():
+    rows = [r for meter in "AB" for r in past(14, meter=meter) + day(USUAL[:18] + [None] * 6, meter=meter)]
+    assert max(run(rows).hours()) == 17
+
+
+def test_daylight_saving_days_have_23_and_25_hours_without_a_hole():
+    for change, hours in ((date(2026, 3, 29), 23), (date(2026, 10, 25), 25)):
+        rows = [r for n in range(-20, 3) for r in day(at=change + timedelta(days=n)) if r["interval_start"].hour != 1 or n != 0]
+        result = run(rows, time_zone="Europe/Berlin")
+        starts = sorted(r["interval_start"] for r in result.trusted.to_pylist())
+        assert all(b - a == timedelta(hours=1) for a, b in zip(starts, starts[1:], strict=False))
+        local = [s for s in starts if s.astimezone(__import__("zoneinfo").ZoneInfo("Europe/Berlin")).date() == change]
+        assert len(local) == hours
+
+
+def test_an_estimate_of_an_import_register_is_never_negative():
+    result = run(past(28, wobble=0.0) + day([*USUAL[:8], 0.0, None, 0.0, *USUAL[11:]]))
+    assert result.hours()[9]["energy_kwh"] >= 0
+
+
+def test_history_serves_where_the_days_before_were_cleaned_earlier():
+    before = run(past(28, wobble=0.0))
+    rows = day(without(19))
+    assert run(rows, history=before.trusted).hours()[19]["energy_kwh"] == pytest.approx(0.83)
+    assert run([row(5.6, hour=3), *day([*USUAL[:3], None, *USUAL[4:]], first_line=2)], history=before.trusted).refused() == [("spike", 3)]

@@ -151,16 +151,12 @@ def write_codes(workspace: Workspace) -> Commit:
     import pyarrow as pa
 
     from lakehouse.metering.rules import codes
-    from lakehouse.series.clean import RULES
+    from lakehouse.series.clean import codes as series_codes
 
-    known = codes()
-    of_readings = set(known.column("code").to_pylist())
-    of_series = [
-        {"code": rule, "kind": "validation", "description": told, "action": "quarantined", "source": None}
-        for rule, told in RULES.items()
-        if rule not in of_readings
-    ]
-    return workspace.replace("quality/codes", pa.concat_tables([known, pa.Table.from_pylist(of_series, schema=known.schema)]))
+    of_readings, of_series = codes(), series_codes()
+    known = set(of_readings.column("code").to_pylist())
+    others = of_series.filter(pa.array([code not in known for code in of_series.column("code").to_pylist()]))
+    return workspace.replace("quality/codes", pa.concat_tables([of_readings, others.cast(of_readings.schema)]))
 
 
 def _gather(

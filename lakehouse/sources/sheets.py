@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -130,11 +131,18 @@ def _split_quoted(lines: list[str], first: int, delimiter: str) -> pa.Table:
 
 
 def connection() -> duckdb.DuckDBPyConnection:
-    """A small engine of its own for one file, with the clock's functions.
+    """A session of its own for one file, with the clock's functions; the engine behind it is opened once a process.
 
     `utc_first` and `utc_second` turn a local clock reading into UTC (they differ in the hour that the clock shows twice);
     `is_on_clock` is false in the hour that it leaves out. `number_in` reads a cell, and `is_missing` knows the empty ones.
     """
+    session = _engine().cursor()
+    session.execute("SET TimeZone = 'UTC'")
+    return session
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
     engine = duckdb.connect()
     engine.execute("SET threads = 2; SET TimeZone = 'UTC'")
     missing = ", ".join(f"'{token}'" for token in MISSING)
@@ -148,7 +156,7 @@ def connection() -> duckdb.DuckDBPyConnection:
         f"is_missing(cell) AS lower(trim(coalesce(cell, ''))) IN ({missing})",
         "number_in(cell) AS CASE WHEN isfinite(TRY_CAST(cell AS DOUBLE)) THEN TRY_CAST(cell AS DOUBLE) END",
     ):
-        engine.execute(f"CREATE TEMP MACRO {macro}")
+        engine.execute(f"CREATE MACRO {macro}")
     return engine
 
 

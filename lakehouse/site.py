@@ -21,6 +21,8 @@ SITE_FILE = "gridlake.yaml"
 HOME_VARIABLE = "GRIDLAKE_HOME"
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
 
+_SAVE_AS_TEXT = "Save it as plain text in UTF-8."
+
 Target = Literal["demand", "wind", "solar", "price"]
 
 
@@ -179,7 +181,9 @@ class Site(Section):
         if self.metering.aggregates and any(formats()[f.format].shape == "readings" for f in self.feeds.values()):
             for name, feed in self.feeds.items():
                 if formats()[feed.format].shape == "series" and (not feed.provides or "load" in feed.provides):
-                    raise ValueError(f"feeds.{name}.provides: cleaned/load is summed from meters here, so say what this feed provides beside load")
+                    raise ValueError(
+                        f"feeds.{name}.provides: cleaned/load is summed from meters here, so say what this feed provides beside load"
+                    )
         if self.fleet and self.fleet.feed not in self.feeds:
             raise ValueError(f"fleet.feed: '{self.fleet.feed}' is no feed of this site; add it to feeds, or take the fleet out")
         if self.fleet and self.fleet.demand not in self.series:
@@ -244,19 +248,29 @@ def load_site(home: Path | str | None = None) -> Site:
             f"Expected a site file at {path}, found none.",
             "Make a site with: gridlake init DIR --site sample, then run commands in DIR or with --home DIR.",
         )
-    return parse_site(path.read_text(encoding="utf-8"), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SiteError(
+            f"{path}: expected text in UTF-8, found the byte {error.object[error.start]:#04x} at {error.start}.", _SAVE_AS_TEXT
+        ) from None
+    return parse_site(text, path)
 
 
 def parse_site(text: str, path: Path) -> Site:
     """Parses the text of a site file that lies (or will lie) at `path`; see `load_site`."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.reader import ReaderError
 
     try:
         document = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise SiteError(f"{path}, line {line}: this is not YAML: {error.problem}.", "Mend the line.") from None
+    except ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise SiteError(f"{path}, line {line}: expected text, found the control character {error.character:#04x}.", _SAVE_AS_TEXT) from None
     if not isinstance(document, dict):
         raise SiteError(f"{path}: expected keys and values, found {type(document).__name__}.", "See docs/site.md for an example.")
     try:
@@ -270,7 +284,7 @@ def _told(error: ValidationError, document: Any, path: Path) -> tuple[str, str]:
     for one in error.errors():
         where: list[Any] = list(one["loc"])
         message = one["msg"].removeprefix("Value error, ")
-        if not where and ": " in message and " " not in message.split(": ", 1)[0]:
+        if not where and ": " in message:  # what is told of the site as a whole begins with the place, as "feeds.weather.format: "
             dotted, message = message.split(": ", 1)
             where = dotted.split(".")
         name = ".".join(str(part) for part in where)

@@ -398,9 +398,11 @@ class _MemberReader:
                 return
             if len(block.data) > 2 * SMALL_BLOCK_BYTES:
                 # One bad line makes a block slow: only the small block around it should be.
-                for small in _pieces(block):
-                    yield from self._read(small)
-                return
+                pieces = list(_pieces(block))
+                if len(pieces) > 1:
+                    for small in pieces:
+                        yield from self._read(small)
+                    return
         text = self._as_text(block)
         connection = self.connect()
         connection.register("lines", text)
@@ -411,6 +413,8 @@ class _MemberReader:
     def _parsed(self, block: Block, types: Mapping[str, pa.DataType]) -> pa.Table | None:
         data = block.data
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
+        if data[:1] in (b"\n", b"\r") or b"\n\n" in data or b"\n\r\n" in data:
+            return None  # Empty lines are no rows.
         if b'"' in data or b"\x00" in data or data.count(b"\r") != data.count(b"\r\n"):
             return None
         names = [f"c{n}" for n in range(len(self.headers))]

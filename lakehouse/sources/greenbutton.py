@@ -90,12 +90,14 @@ def _add(rows: ReadingRows, feed: _Feed, one: _Reading) -> None:
     elif not re.fullmatch(r"[+-]?\d{1,18}", one.value):
         fault = f"expected a whole number as value, found '{one.value[:20]}'"
     seconds = one.duration or (kind.seconds if kind else "")
-    if fault is None and (not seconds.isdigit() or int(seconds) % 60 or not 0 < int(seconds) <= 86400 * 366):
+    if fault is None and (not seconds.isdecimal() or int(seconds) % 60 or not 0 < int(seconds) <= 86400 * 366):
         fault = f"expected a duration of whole minutes, found '{seconds[:20]}' seconds"
     start_us = int(one.start) * 1_000_000 if re.fullmatch(r"-?\d{1,11}", one.start) else None
     register = REGISTERS.get(kind.flow, f"flow_{kind.flow}") if kind else None
     if fault or kind is None or meter is None or start_us is None or register is None:
-        rows.fault(one.line, fault or "expected a start within reason, found another", text, meter=meter, register=register, start_us=start_us)
+        rows.fault(
+            one.line, fault or "expected a start within reason, found another", text, meter=meter, register=register, start_us=start_us
+        )
         return
     value, power = int(one.value), kind.power_of_ten - 3  # Wh to kWh
     energy = value * 10**power if power >= 0 else value / 10**-power

@@ -24,7 +24,8 @@ MARKET_TIME = timezone(timedelta(hours=10))
 ENERGY_UNITS_KWH = {"wh": 0.001, "kwh": 1.0, "mwh": 1000.0}
 INTERVALS = (5, 15, 30)
 QUALITY = re.compile(r"^[AEFNSV]\d{0,2}$")
-NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+# Plain decimals of a length that no overflow can come from.
+NUMBER = re.compile(r"^[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})([eE][+-]?\d{1,2})?$", re.ASCII)
 
 SETTINGS = {"time_zone": "IANA zone of the file's clock; by default market time, UTC+10 without daylight saving."}
 
@@ -144,9 +145,9 @@ class _Reader:
             fault = "expected the NMI in the 200 record, found none"
         elif unit.lower() not in ENERGY_UNITS_KWH:
             fault = f"expected energy in Wh, kWh or MWh, found the register {suffix} in '{unit}'"
-        elif not length.isdigit() or int(length) not in INTERVALS:
+        elif not length.isdecimal() or int(length) not in INTERVALS:
             fault = f"expected an interval of 5, 15 or 30 minutes in the 200 record, found '{length}'"
-        self.stream = _Stream(meter, register_of(suffix), unit.lower(), int(length) if length.isdigit() else 0, fault)
+        self.stream = _Stream(meter, register_of(suffix), unit.lower(), int(length) if length.isdecimal() else 0, fault)
 
     def _open_day(self, line: int, values: list[str], text: str) -> None:
         self.days += 1
@@ -190,7 +191,7 @@ class _Reader:
         if self.day is None:
             self.rows.fault(line, "expected a readable 300 record before this 400 record, found none", text)
             return
-        if len(values) < 4 or not values[1].isdigit() or not values[2].isdigit() or not QUALITY.match(values[3]):
+        if len(values) < 4 or not values[1].isdecimal() or not values[2].isdecimal() or not QUALITY.match(values[3]):
             self.rows.fault(line, "expected first interval, last interval and quality, found something else", text)
             return
         self.day.ranges.append((int(values[1]), int(values[2]), values[3]))
@@ -247,4 +248,3 @@ FORMAT = Format(
     looks_like=looks_like,
     settings=SETTINGS,
 )
-

@@ -277,7 +277,7 @@ class _Check:
                     while first_off > 0 and not on[first_off - 1]:
                         first_off -= 1
                     rest_until = max(rest_until, t + 1, first_off + self._intervals(unit.minimum_down_hours))
-                elif t >= rest_until and not on[t]:
+                elif t >= rest_until and not on[t] and not out[t : t + self._intervals(unit.minimum_up_hours)].any():
                     self._breach("must run", name, t + 1, 1, "1", f"{name} must run and is off in period {t + 1}")
 
     def _power(

@@ -14,6 +14,7 @@ import numpy as np
 
 from lakehouse.dispatch.algebra import Array, Expression, LinearModel, SparseProgram, empty
 from lakehouse.dispatch.fleet import DispatchProblem, ThermalUnit
+from lakehouse.dispatch.schedules import follow
 
 SLACKS = ("unserved", "surplus", "reserve shortfall", "reserve down shortfall", "missing energy", "unserved shiftable")
 
@@ -36,7 +37,8 @@ class ThermalArrays:
     power_before: Array
     lower: Array
     upper: Array
-    stop_barred: Array
+    earliest_stop: Array
+    in_state: Array
     trip_until: Array
     segment_unit: Array
     segment_from: Array
@@ -97,28 +99,36 @@ def thermal_arrays(problem: DispatchProblem, kept: Array | None = None) -> Therm
     power_before = np.where(was_on, np.clip(column(lambda g: g.initial_power_mw) - minimum, 0.0, maximum - minimum), 0.0)
     co2 = np.array([g.co2_t_per_mwh for g in units]) * problem.co2_price_eur_per_t
 
+    up_time = np.array([whole_intervals(g.minimum_up_hours, hours) for g in units], int)
+    down_time = np.array([whole_intervals(g.minimum_down_hours, hours) for g in units], int)
     lower, upper = np.zeros((len(units), horizon)), np.ones((len(units), horizon))
-    stop_barred, trip_until = np.zeros(len(units), bool), np.full(len(units), -1)
+    trip_until, earliest_stop, in_state = (np.full(len(units), value) for value in (-1, 0, 0))
     for i, unit in enumerate(units):
         upper[i, outage_mask(unit, problem)] = 0.0
-        if unit.must_run:
-            lower[i] = 1.0
+        out = np.flatnonzero(upper[i] == 0)
+        first_out = int(out[0]) if len(out) else horizon
         shortest = unit.minimum_up_hours if unit.initially_on else unit.minimum_down_hours
         bound_for = max(0, whole_intervals(shortest - unit.initial_hours_in_state, hours))
+        in_state[i] = max(0, (up_time[i] if unit.initially_on else down_time[i]) - bound_for)
         if unit.initially_on:
-            lower[i, :bound_for] = 1.0
-            out = np.flatnonzero(upper[i] == 0)
-            first_out = int(out[0]) if len(out) else horizon
-            lower[i, first_out:] = np.where(unit.must_run, 1.0, 0.0)
-            # an outage that begins before the unit could ramp down to its stop limit trips it
+            lower[i, : min(bound_for, first_out)] = 1.0
             above = power_before[i] - (stop_limit[i] - minimum[i])
             if above > 1e-9:
-                earliest_stop = int(np.ceil(above / max(ramp_down[i], 1e-9) - 1e-9)) if np.isfinite(ramp_down[i]) else 1
-                if first_out < max(earliest_stop, 1):
-                    trip_until[i] = first_out
-                stop_barred[i] = first_out > 0
+                earliest_stop[i] = max(1, int(np.ceil(above / max(ramp_down[i], 1e-9) - 1e-9))) if np.isfinite(ramp_down[i]) else 1
+            if first_out < earliest_stop[i]:
+                trip_until[i] = first_out  # an outage that begins before it could ramp down to its stop limit trips it
         else:
             upper[i, :bound_for] = 0.0
+        if unit.must_run:
+            always = follow(
+                np.ones(horizon),
+                was_on=unit.initially_on,
+                intervals_in_state=int(in_state[i]),
+                up_time=int(up_time[i]),
+                down_time=int(down_time[i]),
+                available=upper[i] > 0,
+            )
+            lower[i] = np.maximum(lower[i], always)
     if kept is not None and kept.size:
         lower = np.where(np.isnan(kept), lower, np.maximum(lower, kept))
         upper = np.where(np.isnan(kept), upper, np.minimum(upper, np.maximum(kept, lower)))
@@ -138,13 +148,14 @@ def thermal_arrays(problem: DispatchProblem, kept: Array | None = None) -> Therm
         start_limit=start_limit,
         stop_limit=stop_limit,
         stop_limit_with_reserve=stop_limit_with_reserve,
-        up_time=np.array([whole_intervals(g.minimum_up_hours, hours) for g in units], int),
-        down_time=np.array([whole_intervals(g.minimum_down_hours, hours) for g in units], int),
+        up_time=up_time,
+        down_time=down_time,
         was_on=was_on,
         power_before=power_before,
         lower=lower,
         upper=upper,
-        stop_barred=stop_barred,
+        earliest_stop=earliest_stop,
+        in_state=in_state,
         trip_until=trip_until,
         segment_unit=owner,
         segment_from=seg_from,
@@ -219,7 +230,7 @@ class _Writer:
     def _thermal(self, data: ThermalArrays) -> None:
         model, shape = self.model, (len(self.problem.thermal), self.horizon)
         stop_upper = np.ones(shape)
-        stop_upper[data.stop_barred, 0] = 0.0
+        stop_upper[(data.earliest_stop > 0) & (data.upper[:, 0] > 0), 0] = 0.0
         u = model.variable("u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], self.horizon, 1), integer=True)
         v = model.variable("v", shape, upper=1.0, cost=self._cold_start_cost()[:, None], integer=True)
         w = model.variable("w", shape, upper=stop_upper, integer=True)

@@ -24,7 +24,8 @@ from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
 
 SLACK_TOLERANCE = 1e-5
 INTEGER_LIMIT_IN_PROCESS = 1_500
-SLOW_RELAXATION_SECONDS = 4.0
+# Above this size the relaxation takes minutes: the search for plans does without it.
+VERY_LARGE_COLUMNS = 250_000
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -40,6 +41,8 @@ class SearchTask:
         gap: relative gap that is good enough.
         seconds: time left when the search starts.
         start: a known plan as values of all columns (empty: none).
+        sketch: the same problem in coarser intervals, for a first plan before the relaxation is known (None: none).
+        sketch_commitment: its columns, as `commitment`, on which the commitments of this problem's intervals lie (repeated).
     """
 
     program: SparseProgram
@@ -49,6 +52,8 @@ class SearchTask:
     gap: float
     seconds: float
     start: Array
+    sketch: SparseProgram | None = None
+    sketch_commitment: Array | None = None
 
 
 @dataclass
@@ -216,6 +221,8 @@ def _peak_mb_of(pid: int) -> float:
 def _packed(task: SearchTask) -> bytes:
     buffer = io.BytesIO()
     program = {f.name: getattr(task.program, f.name) for f in fields(SparseProgram)}
+    if task.sketch is not None and task.sketch_commitment is not None:
+        program |= {f"sketch_{f.name}": getattr(task.sketch, f.name) for f in fields(SparseProgram)} | {"sketch_commitment": task.sketch_commitment}
     np.savez(
         buffer,
         **program,
@@ -231,7 +238,13 @@ def _unpacked(packed: bytes, seconds: float) -> SearchTask:
     with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
         program = SparseProgram(**{f.name: stored[f.name] for f in fields(SparseProgram)})
         last_resort, gap = stored["numbers"]
-        return SearchTask(program, stored["commitment"], stored["slack"], bool(last_resort), float(gap), seconds, stored["start"])
+        sketch = None
+        if "sketch_cost" in stored:
+            sketch = SparseProgram(**{f.name: stored[f"sketch_{f.name}"] for f in fields(SparseProgram)})
+        columns = stored["sketch_commitment"] if sketch is not None else None
+        return SearchTask(
+            program, stored["commitment"], stored["slack"], bool(last_resort), float(gap), seconds, stored["start"], sketch, columns
+        )
 
 
 class _Local:
@@ -374,7 +387,10 @@ def _give_start(highs: Any, values: Array) -> None:
 def _improve(task: SearchTask, line: Any) -> None:
     """Relaxation, a first plan by fixing what the relaxation agrees on, then neighbourhoods of the best plan, until stopped."""
     search = _Neighbourhoods(task, line)
-    if search.relax():
+    search.plan_by_sketch()
+    if search.best is not None and task.program.n_columns > VERY_LARGE_COLUMNS:
+        search.improve()
+    elif search.relax():
         search.first_plan()
         search.improve()
 
@@ -397,6 +413,9 @@ class _Neighbourhoods:
         self.other: Array | None = None
         if len(task.start):
             self.best, self.objective = task.start, float(self.program.cost @ task.start)
+        self.relaxed: Array | None = None
+        self.relaxed_objective = -np.inf
+        self.relaxation_seconds = 0.0
         self.strict = task.last_resort  # no shortfalls, until no plan without them is found
 
     def left(self) -> float:
@@ -457,12 +476,32 @@ class _Neighbourhoods:
 
     def in_doubt(self, tolerance: float = 1e-4) -> Array:
         """Commitments that the relaxation leaves open, by unit and interval."""
+        if self.relaxed is None:
+            return np.zeros(self.columns.shape, bool)
         return (self.relaxed > tolerance) & (self.relaxed < 1 - tolerance)
 
+    def plan_by_sketch(self) -> None:
+        """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""
+        sketch, columns = self.task.sketch, self.task.sketch_commitment
+        if sketch is None or columns is None or self.best is not None:
+            return
+        begun = time.perf_counter()
+        highs = highs_with(sketch, threads=1, mip_rel_gap=2e-3, time_limit=max(0.5, 0.5 * self.left()))
+        highs.run()
+        self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
+        if highs.getInfo().primal_solution_status != 2:
+            return
+        commitment = np.array(highs.getSolution().col_value)[columns]
+        self.restricted(np.zeros(self.columns.shape, bool), commitment, self.left(), 1e-3)
+
     def first_plan(self) -> None:
-        """Fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then more if that is too few."""
+        """Without a plan yet, fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then more if that is too few."""
+        if self.best is not None:
+            return
         patience = max(6.0, 4.0 * self.relaxation_seconds)
         doubt = self.in_doubt()
+        if self.relaxed is None:
+            return
         self.restricted(_widened(doubt, max(2, self.horizon // 24)), self.relaxed, patience, 2e-3)
         if self.best is None:
             self.listen()
@@ -497,6 +536,8 @@ class _Neighbourhoods:
 
     def worthwhile_gap(self) -> float:
         """A neighbourhood that can't give a tenth of what is missing to the relaxation is left at once."""
+        if self.relaxed is None:
+            return 2e-4
         missing = (self.objective - self.relaxed_objective) / max(abs(self.objective), 1e-9)
         return float(np.clip(0.1 * missing, 1e-5, 1e-3))
 
@@ -515,9 +556,9 @@ class _Neighbourhoods:
             chosen = self.random.permutation(relevant)[: max(5, round(share * len(relevant)))]
             extra = self.random.permutation(others)[: len(chosen) // 2]
             free[np.concatenate([chosen, extra])] = True
-        elif kind == "disagreement":
+        elif kind == "disagreement" and self.relaxed is not None:
             free = _widened(np.abs(self.relaxed - plan) > 1 - share, 1)
-        elif self.other is not None:
+        elif kind == "crossover" and self.other is not None:
             free = _widened(np.abs(self.other - plan) > 0.5, 2)
         return free
 

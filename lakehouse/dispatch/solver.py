@@ -1,25 +1,29 @@
 """From a problem to a plan: build, search on one or two cores within the time given, fix the commitments, price, and tell the cost.
 
-There is always a plan: what can't be met is met by a shortfall at its price, and where time runs out before any plan was found, every
-unit keeps its state. The equations live in `formulation`, the searches in `search`.
+There is always a plan: what can't be met is met by a shortfall at its price, and where time runs out before any plan was found,
+units are committed by merit order. The equations live in `formulation`, the searches in `search`.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
 from lakehouse.dispatch.fleet import DispatchProblem
-from lakehouse.dispatch.formulation import BuiltModel, build
-from lakehouse.dispatch.search import SLACK_TOLERANCE, SearchTask, race
+from lakehouse.dispatch.formulation import BuiltModel, build, outage_mask
+from lakehouse.dispatch.schedules import follow, merit_order
+from lakehouse.dispatch.search import SLACK_TOLERANCE, VERY_LARGE_COLUMNS, SearchTask, race
 from lakehouse.dispatch.solution import DispatchSolution, read_solution
 from lakehouse.errors import DispatchError
 
 SIMULTANEOUS_MW = 1e-4
+# Below this size the fine grid's own relaxation is solved in seconds.
+SKETCH_FROM_COLUMNS = 40_000
 # Seconds kept for the last linear programme and the tables, per nonzero of the programme (measured: 0.2 s at 2e5, 3 s at 2e6).
 SECONDS_TO_FINISH_PER_NONZERO = 1.6e-6
 
@@ -44,8 +48,8 @@ def solve(
         kept: commitments that must stay, same shape: 0, 1, or NaN where free. States and outages that forbid one win.
 
     Returns:
-        The plan with its cost, bound, prices and violations. `summary["status"]` is "optimal" (gap reached), "time_limit", or "kept_state"
-        (no plan found in time: every unit keeps its state).
+        The plan with its cost, bound, prices and violations. `summary["status"]` is "optimal" (gap reached), "time_limit", or
+        "merit_order" (no plan found in time: units are committed by merit order).
     """
     begun = time.perf_counter()
     built = build(problem, kept=kept)
@@ -61,11 +65,13 @@ def solve(
         seconds=max(0.2, deadline - time.perf_counter()),
         start=_start_values(built, start),
     )
+    if threads > 1 and start is None and len(built.program.cost) > SKETCH_FROM_COLUMNS:
+        task = _with_sketch(task, problem, kept)
     found = race(task, deadline, two_cores=threads > 1 and len(problem.thermal) > 0)
     status = "optimal" if found.gap <= gap * (1 + 1e-9) else "time_limit"
     if found.solution is None:
-        status = "kept_state"
-        found.solution = _with_commitment(built, keep_state(problem, built))
+        status = "merit_order"
+        found.solution = _with_commitment(built, merit_order_plan(problem, built))
     values, prices = _finish(built, found.solution)
     built, values, prices = _separate_charging(built, values, prices, begun + time_limit_seconds)
     objective = float(built.program.cost @ values) + built.offset_eur
@@ -82,24 +88,67 @@ def solve(
     return read_solution(built, values, prices, facts)
 
 
-def keep_state(problem: DispatchProblem, built: BuiltModel) -> Array:
-    """Commitments that always respect times and outages: units stay as they are, must-run units start once they may."""
-    lower, upper = built.thermal.lower, built.thermal.upper
-    plan = np.zeros(lower.shape)
-    for i, unit in enumerate(problem.thermal):
-        wanted = np.full(problem.horizon, float(unit.initially_on))
-        if not unit.initially_on and lower[i].any():
-            wanted[int(np.flatnonzero(lower[i])[0]) :] = 1.0
-        out = np.flatnonzero(upper[i] == 0)
-        out = out[out >= int(np.argmax(wanted > 0))] if wanted.any() else out
-        if wanted.any() and len(out):
-            wanted[int(out[0]) :] = 0.0
-            if unit.must_run:
-                again = int(out[-1]) + 1
-                rest = max(built.thermal.down_time[i], 1)
-                wanted[max(again, int(out[0]) + rest) :] = 1.0
-        plan[i] = wanted
-    return plan
+def _with_sketch(task: SearchTask, problem: DispatchProblem, kept: Array | None) -> SearchTask:
+    """Adds the hourly version of a problem in finer intervals, or the two-hourly one of a very large hourly problem."""
+    together = round(1.0 / problem.interval_hours)
+    if together < 2 and len(task.program.cost) > VERY_LARGE_COLUMNS:
+        together = 2
+    if together < 2 or kept is not None or problem.horizon % together:
+        return task
+    coarse = build(coarser(problem, together))
+    return replace(task, sketch=coarse.program, sketch_commitment=np.repeat(coarse.commitment, together, axis=1))
+
+
+def coarser(problem: DispatchProblem, together: int) -> DispatchProblem:
+    """The same problem with every `together` intervals averaged into one.
+
+    Units' limits are given per hour and minimum times round up, so its commitments, repeated, keep the rules of the fine grid.
+    """
+
+    def mean(series: object) -> Array:
+        return np.asarray(series, float).reshape(-1, together).mean(axis=1)
+
+    return replace(
+        problem,
+        interval_start=problem.interval_start[::together],
+        interval_hours=problem.interval_hours * together,
+        demand_mw={zone: mean(series) for zone, series in problem.demand_mw.items()},  # type: ignore[union-attr]
+        reserve_mw=mean(problem.reserve_mw),
+        reserve_down_mw=mean(problem.reserve_down_mw),
+        renewables=[replace(unit, maximum_mw=mean(unit.maximum_mw), minimum_mw=mean(unit.minimum_mw)) for unit in problem.renewables],
+        storages=[replace(store, inflow_mw=mean(store.inflow_mw)) for store in problem.storages],
+        interruptible=[replace(load, maximum_mw=mean(load.maximum_mw)) for load in problem.interruptible],
+        shiftable=[replace(load, energy_mwh=0.0) for load in problem.shiftable],
+        market=[
+            replace(
+                market,
+                import_price_eur_per_mwh=mean(market.import_price_eur_per_mwh),
+                export_price_eur_per_mwh=mean(market.export_price_eur_per_mwh),
+                import_limit_mw=mean(market.import_limit_mw),
+                export_limit_mw=mean(market.export_limit_mw),
+            )
+            for market in problem.markets
+        ],
+    )
+
+
+def merit_order_plan(problem: DispatchProblem, built: BuiltModel) -> Array:
+    """Commitments by merit order that always respect times and outages: the plan of last resort, and within a few percent of a good one."""
+    data = built.thermal
+    wanted = (merit_order(problem) | (data.lower > 0)) & (data.upper > 0)
+    plan = [
+        follow(
+            wanted[i],
+            was_on=bool(data.was_on[i]),
+            intervals_in_state=int(data.in_state[i]),
+            up_time=int(data.up_time[i]),
+            down_time=int(data.down_time[i]),
+            available=outage_free,
+            earliest_stop=int(data.earliest_stop[i]),
+        )
+        for i, outage_free in enumerate(~np.stack([outage_mask(unit, problem) for unit in problem.thermal]))
+    ] if problem.thermal else []
+    return np.stack(plan) if plan else np.zeros((0, problem.horizon))
 
 
 def _with_commitment(built: BuiltModel, commitment: Array) -> Array:

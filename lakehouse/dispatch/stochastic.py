@@ -19,7 +19,7 @@ from lakehouse.dispatch.fleet import DispatchProblem
 from lakehouse.dispatch.formulation import BuiltModel, build
 from lakehouse.dispatch.search import SearchTask, race
 from lakehouse.dispatch.solution import DispatchSolution
-from lakehouse.dispatch.solver import keep_state, solve
+from lakehouse.dispatch.solver import merit_order_plan, solve
 from lakehouse.errors import DispatchError
 
 BINARIES = ("u", "v", "w")
@@ -125,7 +125,7 @@ def solve_stochastic(
     found = race(task, deadline, two_cores=threads > 1)
     plans, commitment = [], np.full(first[0].shape, np.nan)
     for scenario, model, place in zip(scenarios, models, places, strict=True):
-        chosen = keep_state(scenario, model) if found.solution is None else np.rint(found.solution[place[model.variables["u"]]])
+        chosen = merit_order_plan(scenario, model) if found.solution is None else np.rint(found.solution[place[model.variables["u"]]])
         commitment[shared] = chosen[shared]
         plans.append(solve(scenario, kept=chosen, threads=1, gap=1e-6, time_limit_seconds=max(2.0, begun + time_limit_seconds - time.perf_counter())))
     costs = np.array([plan.summary["objective_eur"] for plan in plans])

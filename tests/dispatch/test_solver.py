@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -19,6 +20,7 @@ from lakehouse.dispatch import (
     hydro_reservoir,
     solve,
 )
+from lakehouse.dispatch import formulation, solver
 from lakehouse.dispatch.pglib import problem_from
 from tests.dispatch.builders import MIDNIGHT, base_unit, battery, peaker, problem, random_problem
 from tests.dispatch.obvious_model import optimum_eur
@@ -207,14 +209,22 @@ def test_downward_reserve_keeps_units_above_their_minimum():
     assert plan.violations["kind"].tolist() == ["downward reserve shortfall"]
 
 
-def test_without_time_every_unit_keeps_its_state_and_the_plan_is_still_whole():
-    day = random_problem(3, horizon=24)
-    from lakehouse.dispatch import formulation, solver
-
+@pytest.mark.parametrize("seed", range(8))
+def test_the_plan_of_last_resort_keeps_every_rule(seed):
+    day = random_problem(seed, horizon=24)
+    outage = ((MIDNIGHT + timedelta(hours=4), MIDNIGHT + timedelta(hours=6)),)
+    day = replace(day, thermal=[replace(unit, outages=outage if i % 2 else ()) for i, unit in enumerate(day.thermal)])
     built = formulation.build(day)
-    values, prices = solver._finish(built, solver._with_commitment(built, solver.keep_state(day, built)))
-    kept = solver.read_solution(built, values, prices, {"gap": np.inf})
-    assert check_solution(day, kept).ok
+    values, prices = solver._finish(built, solver._with_commitment(built, solver.merit_order_plan(day, built)))
+    plan = solver.read_solution(built, values, prices, {"gap": np.inf})
+    report = check_solution(day, plan)
+    assert report.ok, report.lines()
+
+
+def test_a_must_run_unit_rests_its_minimum_down_time_after_an_outage():
+    outage = ((MIDNIGHT + timedelta(hours=1), MIDNIGHT + timedelta(hours=2)),)
+    unit = base_unit(must_run=True, initially_on=True, initial_power_mw=60, minimum_down_hours=3, outages=outage)
+    assert of(planned(problem([60] * 6, thermal=[unit])), "base", "committed") == [1, 0, 0, 0, 1, 1]
 
 
 def test_last_plans_commitments_are_a_start():

@@ -10,7 +10,7 @@ import difflib
 import os
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -24,6 +24,9 @@ NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _SAVE_AS_TEXT = "Save it as plain text in UTF-8."
 
 Target = Literal["demand", "wind", "solar", "price"]
+SeriesTable = Literal["load", "generation", "prices", "weather", "external_forecasts"]
+SERIES_TABLES: tuple[str, ...] = get_args(SeriesTable)
+Interval = Literal[5, 15, 30, 60]
 
 
 class Section(BaseModel):
@@ -58,7 +61,7 @@ class Feed(Section):
     """
 
     format: str
-    provides: tuple[Literal["load", "generation", "prices", "weather", "external_forecasts"], ...] = ()
+    provides: tuple[SeriesTable, ...] = ()
     files: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     delivery_delay_days: int = Field(1, ge=0, le=60, description="A delivery is late when older than this, in days.")
@@ -101,12 +104,12 @@ class Series(Section):
     """A forecast target: which series, when it is issued, how far it looks."""
 
     table: str
-    series: tuple[str, ...]
+    series: tuple[str, ...] = Field(min_length=1)
     issue_time: str = Field("10:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     horizon_days: int = Field(1, ge=1, le=14)
     actuals_delay_hours: float = Field(1.0, ge=0)
     actuals_availability: Literal["after_interval", "day_ahead"] = "after_interval"
-    interval_minutes: int = 60
+    interval_minutes: Interval = 60
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     inputs: tuple[Input, ...] = ()
     operator: Input | None = None
@@ -128,7 +131,7 @@ class Fleet(Section):
     feed: str = "fleet"
     demand: str = "demand"
     plan_quantile: float = Field(0.5, gt=0, lt=1)
-    interval_minutes: int = Field(60, ge=5, le=60)
+    interval_minutes: Interval = 60
     reserve_share_of_demand: float = Field(0.03, ge=0, le=1)
     value_of_lost_load_eur_per_mwh: float = Field(10_000.0, gt=0)
     reserve_shortfall_eur_per_mwh: float = Field(1_000.0, gt=0)
@@ -184,6 +187,7 @@ class Site(Section):
                     raise ValueError(
                         f"feeds.{name}.provides: cleaned/load is summed from meters here, so say what this feed provides beside load"
                     )
+        self._check_series()
         if self.fleet and self.fleet.feed not in self.feeds:
             raise ValueError(f"fleet.feed: '{self.fleet.feed}' is no feed of this site; add it to feeds, or take the fleet out")
         if self.fleet and self.fleet.demand not in self.series:
@@ -191,6 +195,54 @@ class Site(Section):
         if self.clock and self.clock < self.first_day:
             raise ValueError(f"clock: {self.clock} is before first_day {self.first_day}")
         return self
+
+    @model_validator(mode="after")
+    def _known_to_the_trades(self) -> Site:
+        from holidays import country_holidays
+
+        from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES
+        from lakehouse.metering.rules import VeeRules
+
+        try:
+            country_holidays(self.country, subdiv=self.subdivision or None)
+        except NotImplementedError as error:
+            key = "subdivision" if self.subdivision else "country"
+            raise ValueError(f"{key}: no calendar of public holidays for it: {error}") from None
+        for target, series in self.series.items():
+            unknown = [m for m in series.models if m not in (*MODEL_NAMES, ENSEMBLE)]
+            if unknown:
+                close = _did_you_mean(unknown[0], (*MODEL_NAMES, ENSEMBLE))
+                raise ValueError(f"series.{target}.models: '{unknown[0]}' is no model{close}; known: {', '.join((*MODEL_NAMES, ENSEMBLE))}")
+        try:
+            VeeRules.from_site(self.metering.rules, self.metering.longest_gap_days)
+        except SiteError as error:
+            raise ValueError(f"{error.problem.removesuffix('.')} ({error.remedy.removesuffix('.')})") from None
+        return self
+
+    def _check_series(self) -> None:
+        from lakehouse.contracts.cleaned import Weather
+
+        known = [f"cleaned/{table}" for table in SERIES_TABLES]
+        filled = {f"cleaned/{table}" for feed in self.feeds_of("series").values() for table in feed.provides or SERIES_TABLES}
+        sums = [one.series_id for one in self.metering.aggregates] if self.feeds_of("readings") else []
+        for target, series in self.series.items():
+            at = f"series.{target}"
+            if series.table == "cleaned/load" and sums and (absent := [s for s in series.series if s not in sums]):
+                raise ValueError(f"{at}.series: '{absent[0]}' is none of metering.aggregates, which are: {', '.join(sums)}")
+            named = [(f"{at}.inputs.{n}", one) for n, one in enumerate(series.inputs)]
+            named += [(f"{at}.operator", series.operator)] if series.operator else []
+            for where, table in [(at, series.table), *((where, one.table) for where, one in named)]:
+                if table not in known:
+                    raise ValueError(f"{where}.table: '{table}' is no table of series{_did_you_mean(table, known)}")
+                if table not in filled and not (table == "cleaned/load" and sums):
+                    raise ValueError(f"{where}.table: no feed of this site fills {table}; add one to feeds")
+            for where, one in named:
+                value = one.quantity or one.column
+                if value is None and one.table in ("cleaned/weather", "cleaned/external_forecasts"):
+                    raise ValueError(f"{where}: {one.table} holds many quantities, so name one: add quantity")
+                if one.table == "cleaned/weather" and value not in Weather.columns:
+                    key, close = "quantity" if one.quantity else "column", _did_you_mean(str(value), Weather.columns)
+                    raise ValueError(f"{where}.{key}: '{value}' is no column of cleaned/weather{close}")
 
     def path(self, which: str) -> Path:
         """Absolute path of `landing`, `catalog`, `models` or `dagster`.
@@ -286,7 +338,7 @@ def _told(error: ValidationError, document: Any, path: Path) -> tuple[str, str]:
         message = one["msg"].removeprefix("Value error, ")
         if not where and ": " in message:  # what is told of the site as a whole begins with the place, as "feeds.weather.format: "
             dotted, message = message.split(": ", 1)
-            where = dotted.split(".")
+            where = [int(part) if part.isdigit() else part for part in dotted.split(".")]
         name = ".".join(str(part) for part in where)
         if one["type"] == "extra_forbidden":
             allowed = _keys_beside(where)

@@ -34,8 +34,8 @@ def run_query(site: Site, query: str) -> pa.Table:
         )
     with duckdb.connect() as engine:
         engine.execute("SET TimeZone = 'UTC'")
-        engine.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS \"{site.name}\" (READ_ONLY)")
-        engine.execute(f'USE "{site.name}"')
+        engine.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS catalog (READ_ONLY)")
+        engine.execute("USE catalog")
         try:
             found: Any = engine.sql(query)
             return found.to_arrow_table() if found is not None else pa.table({})

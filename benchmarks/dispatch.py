@@ -70,7 +70,17 @@ def utility_day(seed: int = 1):
         mw = float(draw.choice([5, 10, 25, 50]))
         mwh = mw * float(draw.choice([1, 2, 4]))
         storages.append(
-            Storage(f"storage {i:02d}", mw, mw, mwh, charge_efficiency=0.94, discharge_efficiency=0.94, initial_mwh=mwh / 2, final_mwh=mwh / 2, wear_eur_per_mwh=2.5)
+            Storage(
+                f"storage {i:02d}",
+                mw,
+                mw,
+                mwh,
+                charge_efficiency=0.94,
+                discharge_efficiency=0.94,
+                initial_mwh=mwh / 2,
+                final_mwh=mwh / 2,
+                wear_eur_per_mwh=2.5,
+            )
         )
     price = 62 + 25 * np.sin((quarter - 10) / 24 * 4 * np.pi) - 30 * (sun > 0.1 * capacity)
     return DispatchProblem(
@@ -107,7 +117,12 @@ def solve_utility(seconds: float, gap: float) -> dict:
     solution = solve(day, gap=gap, time_limit_seconds=seconds)
     wall = time.perf_counter() - begun
     report = check_solution(day, solution)
-    return {**summary_line(solution), "violations": len(solution.violations), "wall_seconds": wall, "checker": "accepts" if report.ok else report.lines(3)[1]}
+    return {
+        **summary_line(solution),
+        "violations": len(solution.violations),
+        "wall_seconds": wall,
+        "checker": "accepts" if report.ok else report.lines(3)[1],
+    }
 
 
 def solve_reference(path: Path, seconds: float, gap: float) -> dict:
@@ -122,7 +137,9 @@ def solve_reference(path: Path, seconds: float, gap: float) -> dict:
     data, units, horizon = thermal_arrays(day), day.thermal, day.horizon
     shape = (len(units), horizon)
     model = LinearModel()
-    u = model.variable("u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], horizon, 1), integer=True)
+    u = model.variable(
+        "u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], horizon, 1), integer=True
+    )
     v, w = (model.variable(name, shape, upper=1.0, integer=True) for name in "vw")
     p, r = model.variable("p", shape), model.variable("r", shape)
     owner = np.repeat(np.arange(len(units)), [len(unit.cost_curve) for unit in units])
@@ -212,7 +229,10 @@ def main() -> None:
     ask.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     given = ask.parse_args()
     if given.one:
-        run = {"ours": lambda: solve_file(given.path, given.seconds, given.gap), "reference": lambda: solve_reference(given.path, given.seconds, given.gap)}
+        run = {
+            "ours": lambda: solve_file(given.path, given.seconds, given.gap),
+            "reference": lambda: solve_reference(given.path, given.seconds, given.gap),
+        }
         run["utility"] = lambda: solve_utility(given.seconds, given.gap)
         print(json.dumps(run[given.one]()))
         return
@@ -235,14 +255,18 @@ def main() -> None:
             results["rows"].append(row)
             ratio = f"{row['objective'] / known[name]:.5f}" if name in known and row["objective"] else ""
             print(
-                f"{name:36} {model:10} {row['objective'] or float('nan'):16,.1f} {ratio:>8} {100 * row['gap']:8.3f} {row['build_seconds']:8.3f} "
+                f"{name:36} {model:10} {row['objective'] or float('nan'):16,.1f} {ratio:>8} {100 * row['gap']:8.3f} "
+                f"{row['build_seconds']:8.3f} "
                 f"{row['wall_seconds']:7.1f} {row.get('peak_mb', 0):6.0f}  {row.get('checker', '')}",
                 flush=True,
             )
     ours = [row["gap"] for row in results["rows"] if row["model"] == "ours" and row["instance"].startswith("rts")]
     plain = [row["gap"] for row in results["rows"] if row["model"] == "reference" and row["instance"].startswith("rts")]
     if ours:
-        print(f"rts_gmlc: mean gap {100 * np.mean(ours):.3f} %" + (f", {np.mean(ours) / np.mean(plain):.2f} of the reference's {100 * np.mean(plain):.3f} %" if plain else ""))
+        print(
+            f"rts_gmlc: mean gap {100 * np.mean(ours):.3f} %"
+            + (f", {np.mean(ours) / np.mean(plain):.2f} of the reference's {100 * np.mean(plain):.3f} %" if plain else "")
+        )
     if given.out:
         given.out.write_text(json.dumps(results, indent=1))
 

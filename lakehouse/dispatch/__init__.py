@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lakehouse.dispatch.checker import Breach, CheckReport, check_plan, check_solution
-    from lakehouse.dispatch.reasons import explain
     from lakehouse.dispatch.figure import figure_png, plan_figure
     from lakehouse.dispatch.fleet import (
         DispatchProblem,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
         utc_intervals,
     )
     from lakehouse.dispatch.pglib import check_instance, plan_table, read_instance, solve_instance
+    from lakehouse.dispatch.reasons import explain
     from lakehouse.dispatch.solution import DispatchSolution
     from lakehouse.dispatch.solver import solve
 

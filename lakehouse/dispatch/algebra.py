@@ -70,10 +70,10 @@ class Expression:
 
     __rmul__ = __mul__
 
-    def __le__(self, other: Expression | Array | float) -> Relation:
+    def __le__(self, other: Expression | Array | float) -> Relation:  # type: ignore[misc]
         return _relation(self - other, lower=-np.inf, upper=0.0)
 
-    def __ge__(self, other: Expression | Array | float) -> Relation:
+    def __ge__(self, other: Expression | Array | float) -> Relation:  # type: ignore[misc]
         return _relation(self - other, lower=0.0, upper=np.inf)
 
     def equals(self, other: Expression | Array | float) -> Relation:
@@ -229,7 +229,10 @@ class LinearModel:
         index = np.arange(self._n_columns, self._n_columns + size).reshape(shape)
         self._n_columns += size
         self.variables[name] = index
-        parts = (np.broadcast_to(np.asarray(x, kind), shape).ravel() for x, kind in ((lower, float), (upper, float), (cost, float), (integer, bool)))
+        parts = (
+            np.broadcast_to(np.asarray(x, kind), shape).ravel()
+            for x, kind in ((lower, float), (upper, float), (cost, float), (integer, bool))
+        )
         self._columns.append(tuple(parts))  # type: ignore[arg-type]
         return Expression(index[..., None])
 

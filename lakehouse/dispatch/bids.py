@@ -35,18 +35,25 @@ def market_bids(
         zone: whose market; None takes the only one.
 
     Returns:
-        interval_start, period, step (from 1), price_eur_per_mwh (strictly rising), quantity_mw (never falling), within the connection's limits.
+        interval_start, period, step (from 1), price_eur_per_mwh (strictly rising), quantity_mw (never falling), within the connection's
+        limits.
 
     Raises:
         DispatchError: no market there, or price points of the wrong shape.
     """
     markets = [market for market in problem.markets if zone is None or market.zone == zone]
     if len(markets) != 1:
-        raise DispatchError(f"expected one market to bid at{f' in zone {zone}' if zone else ''}, found {len(markets)}", "Name the zone, or give the problem a market.")
+        raise DispatchError(
+            f"expected one market to bid at{f' in zone {zone}' if zone else ''}, found {len(markets)}",
+            "Name the zone, or give the problem a market.",
+        )
     market = markets[0]
     points = np.asarray(prices_eur_per_mwh, float)
     if points.ndim != 2 or len(points) != problem.horizon or np.isnan(points).any():
-        raise DispatchError(f"expected price points for each of {problem.horizon} intervals, found an array of shape {points.shape}", "Give one row of prices per interval.")
+        raise DispatchError(
+            f"expected price points for each of {problem.horizon} intervals, found an array of shape {points.shape}",
+            "Give one row of prices per interval.",
+        )
     planned = _planned_position(problem, solution, market.zone)
     offers = _stage(problem, solution, market.zone)
     rows = []

@@ -80,7 +80,10 @@ class CheckReport:
         verdict = "The plan keeps every rule." if self.ok else f"The plan breaks {len(self.breaches)} rule{'s' * (len(self.breaches) > 1)}:"
         shown = [f"- {breach.rule}: {breach.text}" for breach in self.breaches[:most]]
         rest = [f"... and {len(self.breaches) - most} more"] if len(self.breaches) > most else []
-        cost = [f"cost {self.objective_eur:,.2f} EUR: " + ", ".join(f"{name} {value:,.2f}" for name, value in self.cost_eur.items() if abs(value) > 0.005)]
+        cost = [
+            f"cost {self.objective_eur:,.2f} EUR: "
+            + ", ".join(f"{name} {value:,.2f}" for name, value in self.cost_eur.items() if abs(value) > 0.005)
+        ]
         unmet = []
         if self.unserved_mwh > TOLERANCE_MW or self.reserve_shortfall_mwh > TOLERANCE_MW:
             unmet = [f"unmet, at its price: {self.unserved_mwh:.3f} MWh unserved, {self.reserve_shortfall_mwh:.3f} MWh of reserve"]
@@ -145,14 +148,23 @@ class _Check:
         if table is not None and len(table):
             missing = {key, "period"} - set(table.columns)
             if missing:
-                raise DispatchError(f"the plan's {word} table has no column {', '.join(sorted(missing))}", "Write the columns of the plan's description.")
+                raise DispatchError(
+                    f"the plan's {word} table has no column {', '.join(sorted(missing))}", "Write the columns of the plan's description."
+                )
             for name, rows in table.groupby(key, sort=False):
                 if name not in set(expected):
                     self._breach("unknown name", str(name), 0, 1, "1", f"{word} {name} is in the plan and not in the fleet")
                     continue
                 periods = rows["period"].to_numpy()
                 if len(periods) != self.n or sorted(periods.tolist()) != list(range(1, self.n + 1)):
-                    self._breach("missing interval", str(name), 0, abs(self.n - len(periods)), "1", f"{word} {name} has {len(set(periods.tolist()))} of {self.n} intervals, each wanted once")
+                    self._breach(
+                        "missing interval",
+                        str(name),
+                        0,
+                        abs(self.n - len(periods)),
+                        "1",
+                        f"{word} {name} has {len(set(periods.tolist()))} of {self.n} intervals, each wanted once",
+                    )
                 order = np.argsort(periods, kind="stable")
                 numbers = rows.select_dtypes("number")
                 columns = {}
@@ -190,11 +202,25 @@ class _Check:
 
     def _at_most(self, rule: str, where: str, at: int, value: float, limit: float, what: str, unit: str = "MW") -> None:
         if value > limit + TOLERANCE_MW:
-            self._breach(rule, where, at + 1, value - limit, unit, f"{where}, period {at + 1}: {what} is {value:.3f} {unit}, at most {limit:.3f} allowed")
+            self._breach(
+                rule,
+                where,
+                at + 1,
+                value - limit,
+                unit,
+                f"{where}, period {at + 1}: {what} is {value:.3f} {unit}, at most {limit:.3f} allowed",
+            )
 
     def _at_least(self, rule: str, where: str, at: int, value: float, limit: float, what: str, unit: str = "MW") -> None:
         if value < limit - TOLERANCE_MW:
-            self._breach(rule, where, at + 1, limit - value, unit, f"{where}, period {at + 1}: {what} is {value:.3f} {unit}, at least {limit:.3f} required")
+            self._breach(
+                rule,
+                where,
+                at + 1,
+                limit - value,
+                unit,
+                f"{where}, period {at + 1}: {what} is {value:.3f} {unit}, at least {limit:.3f} required",
+            )
 
     # -------------------------------------------------------------- the rules
 
@@ -224,16 +250,25 @@ class _Check:
         power, reserve, down = (self._of(series, c) for c in ("power_mw", "reserve_mw", "reserve_down_mw"))
         for t in range(self.n):
             if min(abs(on_raw[t]), abs(on_raw[t] - 1)) > 1e-6:
-                self._breach("commitment is 0 or 1", name, t + 1, abs(on_raw[t]), "1", f"{name}, period {t + 1}: committed is {on_raw[t]:g}")
+                self._breach(
+                    "commitment is 0 or 1", name, t + 1, abs(on_raw[t]), "1", f"{name}, period {t + 1}: committed is {on_raw[t]:g}"
+                )
         on = on_raw > 0.5
         was_on = np.concatenate([[unit.initially_on], on[:-1]])
         starts, stops = on & ~was_on, ~on & was_on
         for column, truth, rule in (("started", starts, "start flag"), ("stopped", stops, "stop flag")):
             claimed = self._of(series, column) > 0.5
-            for t in np.flatnonzero(claimed != truth):
-                self._breach(rule, name, int(t) + 1, 1, "1", f"{name}, period {t + 1}: {column} is {int(claimed[t])}, its commitments say {int(truth[t])}")
+            for t in np.flatnonzero(claimed != truth).tolist():
+                self._breach(
+                    rule,
+                    name,
+                    int(t) + 1,
+                    1,
+                    "1",
+                    f"{name}, period {t + 1}: {column} is {int(claimed[t])}, its commitments say {int(truth[t])}",
+                )
         out = self._outages(unit)
-        for t in np.flatnonzero(on & out):
+        for t in np.flatnonzero(on & out).tolist():
             self._breach("planned outage", name, int(t) + 1, 1, "1", f"{name}, period {t + 1}: committed during its planned outage")
         self._run_lengths(unit, on, out)
         self._power(unit, on, was_on, starts, stops, out, power, reserve, down)
@@ -266,7 +301,14 @@ class _Check:
             if length < needed - 1e-6 and not (forced_off and from_before):
                 rule = "minimum up time" if state else "minimum down time"
                 word = "ran" if state else "rested"
-                self._breach(rule, name, t + 1, needed - length, "h", f"{name} {word} {length:g} h before period {t + 1}, at least {needed:g} h required")
+                self._breach(
+                    rule,
+                    name,
+                    t + 1,
+                    needed - length,
+                    "h",
+                    f"{name} {word} {length:g} h before period {t + 1}, at least {needed:g} h required",
+                )
             state, length, from_before = bool(on[t]), 0.0, False
         if unit.must_run:
             may_start = 0 if unit.initially_on else max(0, self._intervals(unit.minimum_down_hours - unit.initial_hours_in_state))
@@ -306,20 +348,31 @@ class _Check:
                 self._at_most("no reserve while off", name, t, reserve[t], 0.0, "reserve while off")
                 self._at_most("no downward reserve while off", name, t, down[t], 0.0, "downward reserve while off")
             else:
-                self._at_least("minimum output", name, t, power[t] - down[t], low, "output less downward reserve" if down[t] > 0 else "output")
+                self._at_least(
+                    "minimum output", name, t, power[t] - down[t], low, "output less downward reserve" if down[t] > 0 else "output"
+                )
                 self._at_most("maximum output", name, t, power[t], high, "output")
                 self._at_most("maximum output with reserve", name, t, power[t] + reserve[t], high, "output plus reserve")
             if unit.maximum_reserve_mw is not None:
                 self._at_most("maximum reserve", name, t, reserve[t], unit.maximum_reserve_mw, "reserve")
             if starts[t]:
-                self._at_most("start-up limit", name, t, power[t] + reserve[t], min(start_limit, low + ramp_up), "output plus reserve in the first interval of a run")
+                self._at_most(
+                    "start-up limit",
+                    name,
+                    t,
+                    power[t] + reserve[t],
+                    min(start_limit, low + ramp_up),
+                    "output plus reserve in the first interval of a run",
+                )
             elif on[t] and was_on[t]:
                 self._at_most("ramp up", name, t, power[t] + reserve[t] - before[t], ramp_up, "rise of output with reserve")
             if stops[t]:
                 if t > trip:
                     held = reserve[t - 1] if t > 0 else 0.0
                     self._at_most("shut-down limit", name, t, before[t], min(stop_limit, low + ramp_down), "output before the stop")
-                    self._at_most("shut-down limit with reserve", name, t, before[t] + held, stop_limit, "output plus reserve before the stop")
+                    self._at_most(
+                        "shut-down limit with reserve", name, t, before[t] + held, stop_limit, "output plus reserve before the stop"
+                    )
             elif on[t] and was_on[t] and t > trip:
                 self._at_most("ramp down", name, t, before[t] - power[t] + down[t], ramp_down, "fall of output with downward reserve")
 
@@ -335,7 +388,7 @@ class _Check:
     def _thermal_cost(self, unit: ThermalUnit, on: np.ndarray, starts: np.ndarray, power: np.ndarray) -> None:
         curve = unit.cost_curve
         co2 = unit.co2_t_per_mwh * self.problem.co2_price_eur_per_t
-        for t in np.flatnonzero(on):
+        for t in np.flatnonzero(on).tolist():
             at_minimum = curve[0][1] + co2 * unit.minimum_mw
             self.cost["no load"] += at_minimum * self.hours
             mw = min(max(power[t], unit.minimum_mw), unit.maximum_mw)
@@ -379,13 +432,31 @@ class _Check:
                 self._at_least(f"{word} not negative", name, t, value, 0.0, f"{word} power")
                 self._at_most(f"{word} limit", name, t, value, limit, f"{word} power")
             if min(charge[t], discharge[t]) > TOLERANCE_MW:
-                self._breach("charge and discharge at once", name, t + 1, min(charge[t], discharge[t]), "MW", f"{name}, period {t + 1}: charges {charge[t]:.3f} MW while discharging {discharge[t]:.3f} MW")
+                self._breach(
+                    "charge and discharge at once",
+                    name,
+                    t + 1,
+                    min(charge[t], discharge[t]),
+                    "MW",
+                    f"{name}, period {t + 1}: charges {charge[t]:.3f} MW while discharging {discharge[t]:.3f} MW",
+                )
             self._at_least("spill not negative", name, t, spill[t], 0.0, "spill")
             if not store.can_spill:
                 self._at_most("spill", name, t, spill[t], 0.0, "spill")
-            expected = previous + self.hours * (store.charge_efficiency * charge[t] - discharge[t] / store.discharge_efficiency + inflow[t] - spill[t]) + missing[t]
+            expected = (
+                previous
+                + self.hours * (store.charge_efficiency * charge[t] - discharge[t] / store.discharge_efficiency + inflow[t] - spill[t])
+                + missing[t]
+            )
             if abs(level[t] - expected) > TOLERANCE_MW:
-                self._breach("state of charge", name, t + 1, level[t] - expected, "MWh", f"{name}, period {t + 1}: state of charge {level[t]:.3f} MWh, its powers give {expected:.3f} MWh")
+                self._breach(
+                    "state of charge",
+                    name,
+                    t + 1,
+                    level[t] - expected,
+                    "MWh",
+                    f"{name}, period {t + 1}: state of charge {level[t]:.3f} MWh, its powers give {expected:.3f} MWh",
+                )
             self._at_least("minimum state of charge", name, t, level[t], store.minimum_mwh, "state of charge", "MWh")
             self._at_most("maximum state of charge", name, t, level[t], store.energy_mwh, "state of charge", "MWh")
             self._at_least("minimum release", name, t, discharge[t] + spill[t] + short[t], store.minimum_release_mw, "discharge plus spill")
@@ -394,9 +465,27 @@ class _Check:
                 if not store.provides_reserve:
                     self._at_most(f"storage without {word}", name, t, value, 0.0, word)
             self._at_most("storage reserve power", name, t, up[t], store.discharge_mw - discharge[t] + charge[t], "reserve")
-            self._at_most("storage reserve energy", name, t, up[t] * store.reserve_hours / store.discharge_efficiency, max(0.0, level[t] - store.minimum_mwh), "energy for reserve", "MWh")
-            self._at_most("storage downward reserve power", name, t, down[t], store.charge_mw - charge[t] + discharge[t], "downward reserve")
-            self._at_most("storage downward reserve room", name, t, down[t] * store.reserve_hours * store.charge_efficiency, max(0.0, store.energy_mwh - level[t]), "room for downward reserve", "MWh")
+            self._at_most(
+                "storage reserve energy",
+                name,
+                t,
+                up[t] * store.reserve_hours / store.discharge_efficiency,
+                max(0.0, level[t] - store.minimum_mwh),
+                "energy for reserve",
+                "MWh",
+            )
+            self._at_most(
+                "storage downward reserve power", name, t, down[t], store.charge_mw - charge[t] + discharge[t], "downward reserve"
+            )
+            self._at_most(
+                "storage downward reserve room",
+                name,
+                t,
+                down[t] * store.reserve_hours * store.charge_efficiency,
+                max(0.0, store.energy_mwh - level[t]),
+                "room for downward reserve",
+                "MWh",
+            )
             previous = level[t]
         if store.final_mwh is not None:
             self._at_least("final state of charge", name, self.n - 1, level[-1], store.final_mwh, "final state of charge", "MWh")
@@ -405,7 +494,9 @@ class _Check:
         self.reserve_down += down
         self.cost["storage wear"] += store.wear_eur_per_mwh * float((charge + discharge).sum()) * self.hours
         self.cost["value of stored energy"] -= store.final_value_eur_per_mwh * float(level[-1])
-        self.cost["state of charge shortfall"] += prices.state_of_charge_eur_per_mwh * (float(missing.sum()) + float(short.sum()) * self.hours)
+        self.cost["state of charge shortfall"] += prices.state_of_charge_eur_per_mwh * (
+            float(missing.sum()) + float(short.sum()) * self.hours
+        )
 
     def _loads(self) -> None:
         problem = self.problem
@@ -415,28 +506,53 @@ class _Check:
             window = set(problem.window_of(load))
             for t in range(self.n):
                 self._at_least("shiftable load not negative", load.load_id, t, power[t], 0.0, "power")
-                self._at_most("shiftable load power" if t in window else "shiftable load window", load.load_id, t, power[t], load.maximum_mw if t in window else 0.0, "power")
-                self._at_most("shiftable load reserve", load.load_id, t, reserve[t], max(power[t], 0.0) if load.provides_reserve else 0.0, "reserve")
+                self._at_most(
+                    "shiftable load power" if t in window else "shiftable load window",
+                    load.load_id,
+                    t,
+                    power[t],
+                    load.maximum_mw if t in window else 0.0,
+                    "power",
+                )
+                self._at_most(
+                    "shiftable load reserve", load.load_id, t, reserve[t], max(power[t], 0.0) if load.provides_reserve else 0.0, "reserve"
+                )
             missing = float(self.admitted[("unserved shiftable load", load.load_id)].sum())
             served = float(power.sum()) * self.hours
             if abs(served + missing - load.energy_mwh) > TOLERANCE_MW:
-                self._breach("shiftable load energy", load.load_id, 0, load.energy_mwh - served - missing, "MWh", f"{load.load_id} gets {served:.3f} of {load.energy_mwh:.3f} MWh")
+                self._breach(
+                    "shiftable load energy",
+                    load.load_id,
+                    0,
+                    load.energy_mwh - served - missing,
+                    "MWh",
+                    f"{load.load_id} gets {served:.3f} of {load.energy_mwh:.3f} MWh",
+                )
             self.supply[load.zone] -= power
             self.reserve_up += reserve
             self.cost["unserved"] += problem.penalties.unserved_eur_per_mwh * missing
-        for load in problem.interruptible:
-            series = self.exchange[("interrupted", load.load_id)]
+        for agreed in problem.interruptible:
+            series = self.exchange[("interrupted", agreed.load_id)]
             cut, reserve = self._of(series, "power_mw"), self._of(series, "reserve_mw")
-            most = np.asarray(load.maximum_mw)
+            most = np.asarray(agreed.maximum_mw)
             for t in range(self.n):
-                self._at_least("interruption not negative", load.load_id, t, cut[t], 0.0, "interrupted power")
-                self._at_most("interruption limit", load.load_id, t, cut[t], most[t], "interrupted power")
-                self._at_most("interruptible reserve", load.load_id, t, reserve[t], most[t] - cut[t] if load.provides_reserve else 0.0, "reserve")
-            if load.maximum_energy_mwh is not None and cut.sum() * self.hours > load.maximum_energy_mwh + TOLERANCE_MW:
-                self._breach("interruption energy", load.load_id, 0, cut.sum() * self.hours - load.maximum_energy_mwh, "MWh", f"{load.load_id} is cut by {cut.sum() * self.hours:.3f} MWh, at most {load.maximum_energy_mwh:.3f} agreed")
-            self.supply[load.zone] += cut
+                self._at_least("interruption not negative", agreed.load_id, t, cut[t], 0.0, "interrupted power")
+                self._at_most("interruption limit", agreed.load_id, t, cut[t], most[t], "interrupted power")
+                self._at_most(
+                    "interruptible reserve", agreed.load_id, t, reserve[t], most[t] - cut[t] if agreed.provides_reserve else 0.0, "reserve"
+                )
+            if agreed.maximum_energy_mwh is not None and cut.sum() * self.hours > agreed.maximum_energy_mwh + TOLERANCE_MW:
+                self._breach(
+                    "interruption energy",
+                    agreed.load_id,
+                    0,
+                    cut.sum() * self.hours - agreed.maximum_energy_mwh,
+                    "MWh",
+                    f"{agreed.load_id} is cut by {cut.sum() * self.hours:.3f} MWh, at most {agreed.maximum_energy_mwh:.3f} agreed",
+                )
+            self.supply[agreed.zone] += cut
             self.reserve_up += reserve
-            self.cost["interruption"] += load.price_eur_per_mwh * float(cut.sum()) * self.hours
+            self.cost["interruption"] += agreed.price_eur_per_mwh * float(cut.sum()) * self.hours
 
     def _trade(self) -> None:
         for contract in self.problem.contracts:
@@ -464,8 +580,17 @@ class _Check:
         flow = {line.line_id: self._of(self.flows[line.line_id], "flow_mw") for line in lines}
         for line in lines:
             for t in range(self.n):
-                self._at_most("line limit", line.line_id, t, flow[line.line_id][t], line.forward_mw, f"flow {line.from_zone} to {line.to_zone}")
-                self._at_most("line limit", line.line_id, t, -flow[line.line_id][t], line.limit_backward_mw, f"flow {line.to_zone} to {line.from_zone}")
+                self._at_most(
+                    "line limit", line.line_id, t, flow[line.line_id][t], line.forward_mw, f"flow {line.from_zone} to {line.to_zone}"
+                )
+                self._at_most(
+                    "line limit",
+                    line.line_id,
+                    t,
+                    -flow[line.line_id][t],
+                    line.limit_backward_mw,
+                    f"flow {line.to_zone} to {line.from_zone}",
+                )
             self.supply[line.from_zone] -= flow[line.line_id]
             self.supply[line.to_zone] += flow[line.line_id]
         physical = [line for line in lines if line.reactance_pu is not None]
@@ -480,23 +605,44 @@ class _Check:
             off = (drop - ends @ angle) / np.array([[float(line.reactance_pu or 1)] for line in physical])
             for i, t in zip(*np.nonzero(np.abs(off) > 10 * TOLERANCE_MW), strict=True):
                 name = physical[i].line_id
-                self._breach("DC power flow", name, int(t) + 1, off[i, t], "MW", f"{name}, period {t + 1}: its flow does not follow from any zone angles, off by {off[i, t]:.3f} MW")
+                self._breach(
+                    "DC power flow",
+                    name,
+                    int(t) + 1,
+                    off[i, t],
+                    "MW",
+                    f"{name}, period {t + 1}: its flow does not follow from any zone angles, off by {off[i, t]:.3f} MW",
+                )
 
     def _system(self) -> None:
         prices = self.problem.penalties
         for zone in self.problem.zones:
-            demand = np.asarray(self.problem.demand_mw[zone])  # type: ignore[index]
+            demand = np.asarray(self.problem.demand_mw[zone])  # type: ignore[index,call-overload]
             unserved, surplus = self.admitted[("unserved energy", zone)], self.admitted[("surplus energy", zone)]
             for t in range(self.n):
                 off = self.supply[zone][t] + unserved[t] - surplus[t] - demand[t]
                 if abs(off) > TOLERANCE_MW * max(1.0, 1e-4 * demand[t]):
-                    self._breach("balance", zone, t + 1, off, "MW", f"{zone}, period {t + 1}: supply {self.supply[zone][t] + unserved[t] - surplus[t]:.3f} MW against demand {demand[t]:.3f} MW")
+                    self._breach(
+                        "balance",
+                        zone,
+                        t + 1,
+                        off,
+                        "MW",
+                        f"{zone}, period {t + 1}: supply {self.supply[zone][t] + unserved[t] - surplus[t]:.3f} MW against "
+                        f"demand {demand[t]:.3f} MW",
+                    )
             self.cost["unserved"] += prices.unserved_eur_per_mwh * float(unserved.sum()) * self.hours
             self.cost["surplus"] += prices.surplus_eur_per_mwh * float(surplus.sum()) * self.hours
             self.report.unserved_mwh += float(unserved.sum()) * self.hours
         for word, kind, held, required, price in (
             ("reserve", "reserve shortfall", self.reserve_up, self.problem.reserve_mw, prices.reserve_shortfall_eur_per_mwh),
-            ("downward reserve", "downward reserve shortfall", self.reserve_down, self.problem.reserve_down_mw, prices.reserve_down_shortfall_eur_per_mwh),
+            (
+                "downward reserve",
+                "downward reserve shortfall",
+                self.reserve_down,
+                self.problem.reserve_down_mw,
+                prices.reserve_down_shortfall_eur_per_mwh,
+            ),
         ):
             short = self.admitted[(kind, "system")]
             wanted: Any = np.asarray(required)

@@ -6,6 +6,7 @@ Only drawing lives here; it reads the plan's tables.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +88,9 @@ def _wide(table: pd.DataFrame, key: str, value: str, horizon: int) -> pd.DataFra
     return table.pivot_table(index="period", columns=key, values=value, aggfunc="sum", sort=False)
 
 
-def _thermal_bands(problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None) -> list[tuple[str, np.ndarray]]:
+def _thermal_bands(
+    problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None
+) -> list[tuple[str, np.ndarray]]:
     """Thermal output in at most `MOST_THERMAL_BANDS` bands, cheapest first."""
     thermal = solution.plan[solution.plan["unit_kind"] == "thermal"]
     power = _wide(thermal, "unit_id", "power_mw", problem.horizon)
@@ -97,7 +100,11 @@ def _thermal_bands(problem: DispatchProblem, solution: DispatchSolution, group_o
     if group_of is None:
         running = [u for u in cost if power[u].sum() > 0] or list(cost)
         cuts = np.unique(np.round(np.quantile([cost[u] for u in running], np.linspace(0, 1, MOST_THERMAL_BANDS // 2 + 2)[1:-1]), 0))
-        labels = [f"thermal below {cuts[0]:.0f} EUR/MWh", *(f"{a:.0f} to {b:.0f} EUR/MWh" for a, b in zip(cuts, cuts[1:], strict=False)), f"from {cuts[-1]:.0f} EUR/MWh"]
+        labels = [
+            f"thermal below {cuts[0]:.0f} EUR/MWh",
+            *(f"{a:.0f} to {b:.0f} EUR/MWh" for a, b in itertools.pairwise(cuts)),
+            f"from {cuts[-1]:.0f} EUR/MWh",
+        ]
         group_of = lambda unit_id: labels[int(np.searchsorted(cuts, cost[unit_id], side="right"))]  # noqa: E731
     grouped: dict[str, list[str]] = {}
     for unit_id in cost:
@@ -114,7 +121,9 @@ def _steps(values: np.ndarray) -> np.ndarray:
     return np.append(values, values[-1])
 
 
-def _output(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None) -> None:
+def _output(
+    axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None
+) -> None:
     horizon = problem.horizon
     bands: list[tuple[str, np.ndarray, str]] = []
     thermal = _thermal_bands(problem, solution, group_of) if problem.thermal else []
@@ -124,9 +133,14 @@ def _output(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, soluti
     used = _wide(renewable, "unit_id", "power_mw", horizon).sum(axis=1).to_numpy()
     available = _wide(renewable, "unit_id", "available_mw", horizon).sum(axis=1).to_numpy()
     bands.append(("renewable", used, SUN_WIND))
-    exchange = {kind: _wide(rows, "source_id", "power_mw", horizon).sum(axis=1).to_numpy() for kind, rows in solution.exchange.groupby("source_kind")}
+    exchange = {
+        kind: _wide(rows, "source_id", "power_mw", horizon).sum(axis=1).to_numpy()
+        for kind, rows in solution.exchange.groupby("source_kind")
+    }
     bought = exchange.get("import", np.zeros(horizon)) + exchange.get("contract", np.zeros(horizon))
-    discharge = _wide(solution.storage, "storage_id", "discharge_mw", horizon).sum(axis=1).to_numpy() if problem.storages else np.zeros(horizon)
+    discharge = (
+        _wide(solution.storage, "storage_id", "discharge_mw", horizon).sum(axis=1).to_numpy() if problem.storages else np.zeros(horizon)
+    )
     charge = _wide(solution.storage, "storage_id", "charge_mw", horizon).sum(axis=1).to_numpy() if problem.storages else np.zeros(horizon)
     unserved = np.zeros(horizon)
     for row in solution.violations[solution.violations["kind"] == "unserved energy"].itertuples():
@@ -144,14 +158,27 @@ def _output(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, soluti
             base = base + values
     curtailed = available - used
     if curtailed.max(initial=0.0) > 1e-3:
-        axis.fill_between(edges, _steps(base), _steps(base + curtailed), step="post", facecolor="none", edgecolor=SUN_WIND, hatch="////", linewidth=0, label="curtailed")
+        axis.fill_between(
+            edges,
+            _steps(base),
+            _steps(base + curtailed),
+            step="post",
+            facecolor="none",
+            edgecolor=SUN_WIND,
+            hatch="////",
+            linewidth=0,
+            label="curtailed",
+        )
     below = np.zeros(horizon)
-    for name, values, colour in (("storage charging", charge, DISCHARGE), ("export", -exchange.get("export", np.zeros(horizon)), IMPORT), ("shiftable load", -exchange.get("shiftable", np.zeros(horizon)), CUT)):
+    for name, values, colour in (
+        ("storage charging", charge, DISCHARGE),
+        ("export", -exchange.get("export", np.zeros(horizon)), IMPORT),
+        ("shiftable load", -exchange.get("shiftable", np.zeros(horizon)), CUT),
+    ):
         if values.max(initial=0.0) > 1e-6:
             axis.fill_between(edges, _steps(below), _steps(below - values), step="post", color=colour, alpha=0.55, linewidth=0, label=name)
             below = below - values
-    demand = sum(np.asarray(series) for series in problem.demand_mw.values())  # type: ignore[union-attr]
-    axis.step(edges, _steps(demand), where="post", color="black", linewidth=1.6, label="demand")
+    axis.step(edges, _steps(problem.total_demand_mw), where="post", color="black", linewidth=1.6, label="demand")
     if below.min() < 0:
         axis.axhline(0, color="black", linewidth=0.8)
     axis.set_ylabel("MW")
@@ -164,7 +191,9 @@ def _storage(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solut
     before = sum(store.initial_mwh for store in problem.storages)
     total = np.concatenate([[before], level.sum(axis=1).to_numpy()])
     axis.fill_between(edges, 0, total, color=DISCHARGE, alpha=0.35, linewidth=0)
-    axis.plot(edges, total, color=DISCHARGE, linewidth=1.6, label=f"stored, {len(problem.storages)} storage{'s' * (len(problem.storages) > 1)}")
+    axis.plot(
+        edges, total, color=DISCHARGE, linewidth=1.6, label=f"stored, {len(problem.storages)} storage{'s' * (len(problem.storages) > 1)}"
+    )
     axis.axhline(full, color=DISCHARGE, linewidth=0.9, linestyle=":", label=f"full, {full:,.0f} MWh")
     axis.set_ylim(0, full * 1.08 if full > 0 else 1)
     axis.set_ylabel("MWh")
@@ -173,7 +202,11 @@ def _storage(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solut
 
 def _reserve(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any) -> None:
     base = np.zeros(problem.horizon)
-    for name, table, key, colour in (("thermal units", solution.plan, "unit_id", "#4E7FBF"), ("storage", solution.storage, "storage_id", DISCHARGE), ("flexible load", solution.exchange, "source_id", CUT)):
+    for name, table, key, colour in (
+        ("thermal units", solution.plan, "unit_id", "#4E7FBF"),
+        ("storage", solution.storage, "storage_id", DISCHARGE),
+        ("flexible load", solution.exchange, "source_id", CUT),
+    ):
         values = _wide(table, key, "reserve_mw", problem.horizon).sum(axis=1).to_numpy() if len(table) else base * 0
         if values.max(initial=0.0) > 1e-6:
             axis.fill_between(edges, _steps(base), _steps(base + values), step="post", color=colour, alpha=0.6, linewidth=0, label=name)
@@ -194,6 +227,14 @@ def _price(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solutio
         reserve = _wide(solution.prices, "zone", "reserve_eur_per_mw_h", problem.horizon).iloc[:, 0].to_numpy()
         axis.step(edges, _steps(reserve), where="post", color="#8C8C8C", linewidth=1.2, linestyle="--", label="reserve (EUR/MW h)")
     for market in problem.markets[:1]:
-        axis.step(edges, _steps(np.asarray(market.import_price_eur_per_mwh)), where="post", color="black", linewidth=0.9, linestyle=":", label="market, import")
+        axis.step(
+            edges,
+            _steps(np.asarray(market.import_price_eur_per_mwh)),
+            where="post",
+            color="black",
+            linewidth=0.9,
+            linestyle=":",
+            label="market, import",
+        )
     axis.set_ylabel("EUR/MWh")
     axis.set_title("Marginal price, commitments fixed", loc="left", fontsize=10)

@@ -6,6 +6,7 @@ right is judged by `checker`, which shares only these classes with the optimiser
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -102,12 +103,18 @@ class ThermalUnit:
             _check_utc(me, "outage", start)
             _check_utc(me, "outage", end)
             if not start < end:
-                _fail(me, f"an outage ends at {end:%Y-%m-%d %H:%M} UTC, not after its start {start:%Y-%m-%d %H:%M} UTC", "Correct the outage.")
+                _fail(
+                    me, f"an outage ends at {end:%Y-%m-%d %H:%M} UTC, not after its start {start:%Y-%m-%d %H:%M} UTC", "Correct the outage."
+                )
 
     def _check_costs(self, me: str) -> None:
         points = np.asarray(self.cost_curve, float).reshape(-1, 2)
         if not len(points) or not np.isfinite(points).all():
-            _fail(me, f"expected a cost curve of finite points (MW, EUR/h), found {self.cost_curve!r}", "Give at least the cost at minimum output.")
+            _fail(
+                me,
+                f"expected a cost curve of finite points (MW, EUR/h), found {self.cost_curve!r}",
+                "Give at least the cost at minimum output.",
+            )
         mw, eur = points[:, 0], points[:, 1]
         if abs(mw[0] - self.minimum_mw) > 1e-3 or abs(mw[-1] - self.maximum_mw) > 1e-3:
             _fail(
@@ -123,7 +130,8 @@ class ThermalUnit:
             i = int(falls[0])
             _fail(
                 me,
-                f"cost is not convex: {slope[i]:.4g} EUR/MWh up to {mw[i + 1]:g} MW, then only {slope[i + 1]:.4g} EUR/MWh up to {mw[i + 2]:g} MW",
+                f"cost is not convex: {slope[i]:.4g} EUR/MWh up to {mw[i + 1]:g} MW, then only {slope[i + 1]:.4g} EUR/MWh "
+                f"up to {mw[i + 2]:g} MW",
                 "Use the convex hull of the curve, or split the unit into modes.",
             )
         hours = [h for h, _ in self.startup_costs]
@@ -144,7 +152,8 @@ class ThermalUnit:
         if self.initially_on and not self.minimum_mw - 1e-3 <= power <= self.maximum_mw + 1e-3:
             _fail(
                 me,
-                f"initial state contradicts itself: on, but producing {power:g} MW outside its limits {self.minimum_mw:g} to {self.maximum_mw:g} MW",
+                f"initial state contradicts itself: on, but producing {power:g} MW outside its limits {self.minimum_mw:g} "
+                f"to {self.maximum_mw:g} MW",
                 "Correct the initial output or the limits.",
             )
 
@@ -239,10 +248,16 @@ class Storage:
             reserve_hours=self.reserve_hours,
         )
         if self.minimum_mwh > self.energy_mwh:
-            _fail(me, f"minimum state of charge {self.minimum_mwh:g} MWh lies above its capacity {self.energy_mwh:g} MWh", "Correct the limits.")
+            _fail(
+                me,
+                f"minimum state of charge {self.minimum_mwh:g} MWh lies above its capacity {self.energy_mwh:g} MWh",
+                "Correct the limits.",
+            )
         for name, efficiency in (("charge", self.charge_efficiency), ("discharge", self.discharge_efficiency)):
             if not 0.0 < efficiency <= 1.0:
-                _fail(me, f"expected a {name} efficiency above 0 and at most 1, found {efficiency:g}", "Give it as a fraction, 0.94 for 94 %.")
+                _fail(
+                    me, f"expected a {name} efficiency above 0 and at most 1, found {efficiency:g}", "Give it as a fraction, 0.94 for 94 %."
+                )
         for name, level in (("initial", self.initial_mwh), ("final", self.final_mwh)):
             if level is not None and not self.minimum_mwh - MW_TOLERANCE <= level <= self.energy_mwh + MW_TOLERANCE:
                 _fail(
@@ -496,6 +511,11 @@ class DispatchProblem:
         return len(self.interval_start)
 
     @property
+    def total_demand_mw(self) -> np.ndarray:
+        """Demand of all zones by interval, MW."""
+        return np.sum([np.asarray(series) for series in self.demand_mw.values()], axis=0)  # type: ignore[union-attr]
+
+    @property
     def zones(self) -> tuple[str, ...]:
         """Zones, in the order of the demand."""
         return tuple(self.demand_mw)  # type: ignore[arg-type]
@@ -511,7 +531,8 @@ class DispatchProblem:
         number = int((moment - self.interval_start[0]) // timedelta(hours=self.interval_hours))
         if not 0 <= number < self.horizon:
             raise DispatchError(
-                f"expected a time within the plan, {self.interval_start[0]:%Y-%m-%d %H:%M} to {self.interval_start[-1]:%Y-%m-%d %H:%M} UTC, "
+                f"expected a time within the plan, {self.interval_start[0]:%Y-%m-%d %H:%M} to "
+                f"{self.interval_start[-1]:%Y-%m-%d %H:%M} UTC, "
                 f"found {moment:%Y-%m-%d %H:%M} UTC",
                 "Ask for an interval of the plan.",
             )
@@ -526,11 +547,12 @@ class DispatchProblem:
         for start in starts:
             _check_utc("problem", "interval_start", start)
         step = timedelta(hours=self.interval_hours)
-        for before, after in zip(starts, starts[1:], strict=False):
+        for before, after in itertools.pairwise(starts):
             if after - before != step:
                 _fail(
                     "problem",
-                    f"expected intervals of {self.interval_hours:g} h without gaps, found {before:%Y-%m-%d %H:%M} followed by {after:%Y-%m-%d %H:%M} UTC",
+                    f"expected intervals of {self.interval_hours:g} h without gaps, found {before:%Y-%m-%d %H:%M} followed "
+                    f"by {after:%Y-%m-%d %H:%M} UTC",
                     "Supply the missing intervals.",
                 )
 
@@ -543,11 +565,15 @@ class DispatchProblem:
                 f"{what}: expected {len(self.interval_start)} values in {unit}, one for each interval, found {array.size}",
                 "Give one value for each interval, or a single one for all.",
             )
-        for bad, reason in ((np.isnan(array), "no value"), (np.zeros(array.shape, bool) if may_be_negative else array < 0, "a negative value")):
+        for bad, reason in (
+            (np.isnan(array), "no value"),
+            (np.zeros(array.shape, bool) if may_be_negative else array < 0, "a negative value"),
+        ):
             if bad.any():
                 at = int(np.flatnonzero(bad)[0])
                 raise DispatchError(
-                    f"{what}: {reason} in interval {self.interval_start[at]:%Y-%m-%d %H:%M} UTC ({array[at]:g} {unit}; {int(bad.sum())} such intervals)",
+                    f"{what}: {reason} in interval {self.interval_start[at]:%Y-%m-%d %H:%M} UTC ({array[at]:g} {unit}; "
+                    f"{int(bad.sum())} such intervals)",
                     "Complete the forecast before planning." if reason == "no value" else "Correct the series.",
                 )
         array.setflags(write=False)
@@ -559,7 +585,8 @@ class DispatchProblem:
             at = int(crossed[0])
             _fail(
                 what,
-                f"{lower_name} {lower[at]:g} {unit} lies above {upper_name} {upper[at]:g} {unit} in interval {self.interval_start[at]:%Y-%m-%d %H:%M} UTC",
+                f"{lower_name} {lower[at]:g} {unit} lies above {upper_name} {upper[at]:g} {unit} in interval "
+                f"{self.interval_start[at]:%Y-%m-%d %H:%M} UTC",
                 "Correct the two series.",
             )
 
@@ -584,9 +611,9 @@ class DispatchProblem:
         )
 
     def _check_names_and_zones(self) -> None:
-        named = [(u.unit_id, u.zone) for u in (*self.thermal, *self.renewables)]
+        named = [(u.unit_id, u.zone) for u in self.thermal] + [(u.unit_id, u.zone) for u in self.renewables]
         named += [(s.storage_id, s.zone) for s in self.storages]
-        named += [(x.load_id, x.zone) for x in (*self.shiftable, *self.interruptible)]
+        named += [(x.load_id, x.zone) for x in self.shiftable] + [(x.load_id, x.zone) for x in self.interruptible]
         named += [(c.contract_id, c.zone) for c in self.contracts]
         seen: set[str] = set()
         for name, zone in named:
@@ -594,11 +621,17 @@ class DispatchProblem:
                 _fail(f"unit {name}", "the name is used twice", "Give every unit, storage, load and contract its own name.")
             seen.add(name)
             if zone not in self.zones:
-                _fail(f"unit {name}", f"lies in zone {zone}, which has no demand series; known are {', '.join(self.zones)}", "Add the zone's demand (0 MW is fine).")
+                _fail(
+                    f"unit {name}",
+                    f"lies in zone {zone}, which has no demand series; known are {', '.join(self.zones)}",
+                    "Add the zone's demand (0 MW is fine).",
+                )
         for line in self.lines:
             for zone in (line.from_zone, line.to_zone):
                 if zone not in self.zones:
-                    _fail(f"line {line.line_id}", f"ends in zone {zone}, which has no demand series", "Add the zone's demand (0 MW is fine).")
+                    _fail(
+                        f"line {line.line_id}", f"ends in zone {zone}, which has no demand series", "Add the zone's demand (0 MW is fine)."
+                    )
         for market in self.markets:
             if market.zone not in self.zones:
                 _fail("market", f"lies in zone {market.zone}, which has no demand series", "Add the zone's demand (0 MW is fine).")

@@ -91,8 +91,12 @@ def thermal_arrays(problem: DispatchProblem, kept: Array | None = None) -> Therm
 
     minimum, maximum = column(lambda g: g.minimum_mw), column(lambda g: g.maximum_mw)
     ramp_up, ramp_down = column(lambda g: g.ramp_up_mw_per_hour) * hours, column(lambda g: g.ramp_down_mw_per_hour) * hours
-    start_limit = np.minimum(column(lambda g: g.maximum_mw if g.startup_limit_mw is None else min(g.startup_limit_mw, g.maximum_mw)), minimum + ramp_up)
-    stop_limit_with_reserve = np.maximum(column(lambda g: g.maximum_mw if g.shutdown_limit_mw is None else min(g.shutdown_limit_mw, g.maximum_mw)), minimum)
+    start_limit = np.minimum(
+        column(lambda g: g.maximum_mw if g.startup_limit_mw is None else min(g.startup_limit_mw, g.maximum_mw)), minimum + ramp_up
+    )
+    stop_limit_with_reserve = np.maximum(
+        column(lambda g: g.maximum_mw if g.shutdown_limit_mw is None else min(g.shutdown_limit_mw, g.maximum_mw)), minimum
+    )
     stop_limit = np.minimum(stop_limit_with_reserve, minimum + ramp_down)
     start_limit = np.maximum(start_limit, minimum)
     was_on = np.array([g.initially_on for g in units], bool)
@@ -231,7 +235,9 @@ class _Writer:
         model, shape = self.model, (len(self.problem.thermal), self.horizon)
         stop_upper = np.ones(shape)
         stop_upper[(data.earliest_stop > 0) & (data.upper[:, 0] > 0), 0] = 0.0
-        u = model.variable("u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], self.horizon, 1), integer=True)
+        u = model.variable(
+            "u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], self.horizon, 1), integer=True
+        )
         v = model.variable("v", shape, upper=1.0, cost=self._cold_start_cost()[:, None], integer=True)
         w = model.variable("w", shape, upper=stop_upper, integer=True)
         segments = np.bincount(data.segment_unit, minlength=len(data.minimum))
@@ -329,15 +335,15 @@ class _Writer:
         band = (data.minimum + data.span, data.span)
         self._limit_rows("output limit", data, everyone, band, data.stop_limit_with_reserve, held, (u, v, w))
 
-    def _ramps(self, data: ThermalArrays, u: Expression, v: Expression, w: Expression, p: Expression, r: Expression, rd: Expression) -> None:
+    def _ramps(
+        self, data: ThermalArrays, u: Expression, v: Expression, w: Expression, p: Expression, r: Expression, rd: Expression
+    ) -> None:
         """Ramps with start and stop limits (Damcı-Kurt et al. 2016), written only where they can bind."""
         before = p.earlier(before=data.power_before)
         up = np.flatnonzero(data.ramp_up < data.span)
         if len(up):
             start_room = np.minimum(data.start_limit - data.minimum - data.ramp_up, 0.0)
-            self.model.subject_to(
-                "ramp up", ((p + r)[up] - before[up]) <= data.ramp_up[up, None] * u[up] + start_room[up, None] * v[up]
-            )
+            self.model.subject_to("ramp up", ((p + r)[up] - before[up]) <= data.ramp_up[up, None] * u[up] + start_room[up, None] * v[up])
         down = np.flatnonzero(data.ramp_down < data.span)
         if len(down):
             stop_room = np.minimum(data.stop_limit - data.minimum - data.ramp_down, 0.0)
@@ -526,8 +532,12 @@ class _Writer:
         if not markets:
             return
         stack = lambda name: np.stack([np.asarray(getattr(market, name)) for market in markets])  # noqa: E731
-        bought = self.model.variable("import", (len(markets), self.horizon), upper=stack("import_limit_mw"), cost=stack("import_price_eur_per_mwh") * self.hours)
-        sold = self.model.variable("export", (len(markets), self.horizon), upper=stack("export_limit_mw"), cost=-stack("export_price_eur_per_mwh") * self.hours)
+        bought = self.model.variable(
+            "import", (len(markets), self.horizon), upper=stack("import_limit_mw"), cost=stack("import_price_eur_per_mwh") * self.hours
+        )
+        sold = self.model.variable(
+            "export", (len(markets), self.horizon), upper=stack("export_limit_mw"), cost=-stack("export_price_eur_per_mwh") * self.hours
+        )
         self.supply.append(self._by_zone(bought - sold, markets))
 
     def _lines(self) -> None:
@@ -546,14 +556,14 @@ class _Writer:
             most = np.full((len(self.zone_number), self.horizon), np.inf)
             most[0] = 0.0
             angle = self.model.variable("angle", most.shape, lower=-most, upper=most)
-            susceptance = np.array([100.0 / lines[i].reactance_pu for i in physical])[:, None]  # type: ignore[operator]
+            susceptance = np.array([100.0 / (line.reactance_pu or np.inf) for line in lines])[physical, None]
             self.model.subject_to("DC flow", flow[physical].equals(susceptance * (angle[start[physical]] - angle[end[physical]])))
 
     def _system(self) -> None:
         """Balance of each zone and the reserves, with what can't be met at its price."""
         problem, model, penalties = self.problem, self.model, self.problem.penalties
         shape = (len(problem.zones), self.horizon)
-        demand = np.stack([np.asarray(problem.demand_mw[zone]) for zone in problem.zones])  # type: ignore[index]
+        demand = np.stack([np.asarray(problem.demand_mw[zone]) for zone in problem.zones])  # type: ignore[index,call-overload]
         unserved = model.variable("unserved", shape, upper=demand, cost=penalties.unserved_eur_per_mwh * self.hours)
         surplus = model.variable("surplus", shape, cost=penalties.surplus_eur_per_mwh * self.hours)
         total = unserved - surplus
@@ -561,8 +571,14 @@ class _Writer:
             total = total + part
         model.subject_to("balance", total.equals(demand))
         for wanted, name, required, offers, price in (
-            (self.wants_up, "reserve", problem.reserve_mw, self.reserve_up, penalties.reserve_shortfall_eur_per_mwh),
-            (self.wants_down, "reserve down", problem.reserve_down_mw, self.reserve_down, penalties.reserve_down_shortfall_eur_per_mwh),
+            (self.wants_up, "reserve", np.asarray(problem.reserve_mw), self.reserve_up, penalties.reserve_shortfall_eur_per_mwh),
+            (
+                self.wants_down,
+                "reserve down",
+                np.asarray(problem.reserve_down_mw),
+                self.reserve_down,
+                penalties.reserve_down_shortfall_eur_per_mwh,
+            ),
         ):
             if wanted:
                 short = model.variable(f"{name} shortfall", (self.horizon,), upper=required, cost=price * self.hours)

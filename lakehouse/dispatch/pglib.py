@@ -48,7 +48,9 @@ def read_instance(path: Path | str) -> DispatchProblem:
     except FileNotFoundError:
         raise DispatchError(f"expected a unit-commitment instance at {path}, found no such file", "Check the path.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DispatchError(f"{path}: expected JSON in the pglib-uc format, found text that can't be read ({error})", "Check the file.") from None
+        raise DispatchError(
+            f"{path}: expected JSON in the pglib-uc format, found text that can't be read ({error})", "Check the file."
+        ) from None
     try:
         return problem_from(instance)
     except KeyError as missing:
@@ -79,7 +81,8 @@ def _thermal(unit_id: str, unit: dict[str, Any]) -> ThermalUnit:
     hours_on, hours_off = unit["time_up_t0"], unit["time_down_t0"]
     if (hours_on > 0) == (hours_off > 0) or (hours_on > 0) != is_on:
         raise DispatchError(
-            f"unit {unit_id}: initial state contradicts itself: unit_on_t0 = {int(is_on)}, but on for {hours_on} h and off for {hours_off} h",
+            f"unit {unit_id}: initial state contradicts itself: unit_on_t0 = {int(is_on)}, but on for {hours_on} h and off "
+            f"for {hours_off} h",
             "Give the hours of the state it is in, and 0 for the other.",
         )
     return ThermalUnit(
@@ -106,7 +109,9 @@ def plan_table(solution: DispatchSolution) -> pd.DataFrame:
     return solution.plan[PLAN_COLUMNS].reset_index(drop=True)
 
 
-def solve_instance(path: Path | str, out: Path | str | None, gap: float = 0.001, time_limit: float = 60.0, threads: int = 2) -> dict[str, Any]:
+def solve_instance(
+    path: Path | str, out: Path | str | None, gap: float = 0.001, time_limit: float = 60.0, threads: int = 2
+) -> dict[str, Any]:
     """Solves an instance file and writes the plan.
 
     Args:
@@ -124,7 +129,10 @@ def solve_instance(path: Path | str, out: Path | str | None, gap: float = 0.001,
     solution = solve(problem, gap=gap, time_limit_seconds=max(1.0, time_limit - (time.perf_counter() - begun)), threads=threads)
     if out is not None:
         _write_plan(plan_table(solution), Path(out))
-    unmet = [f"{row.kind}, {row.where}, period {row.period}: {row.amount:.3f} {row.unit} ({row.reason})" for row in solution.violations.itertuples()]
+    unmet = [
+        f"{row.kind}, {row.where}, period {row.period}: {row.amount:.3f} {row.unit} ({row.reason})"
+        for row in solution.violations.itertuples()
+    ]
     return {**summary_line(solution), "violations": unmet}
 
 
@@ -146,7 +154,9 @@ def _write_plan(plan: pd.DataFrame, out: Path) -> None:
 
 def _read_plan(path: Path) -> pd.DataFrame:
     if not path.exists():
-        raise DispatchError(f"expected a plan at {path}, found no such file", "Write one with: gridlake dispatch solve INSTANCE.json --out PLAN.parquet")
+        raise DispatchError(
+            f"expected a plan at {path}, found no such file", "Write one with: gridlake dispatch solve INSTANCE.json --out PLAN.parquet"
+        )
     try:
         plan = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -44,8 +44,10 @@ def explain(problem: DispatchProblem, solution: DispatchSolution, unit_id: str, 
     for store in problem.storages:
         if store.storage_id == unit_id:
             return _storage(problem, solution, unit_id, store.zone, at)
-    known = [u.unit_id for u in (*problem.thermal, *problem.renewables)] + [s.storage_id for s in problem.storages]
-    raise DispatchError(f"expected a unit of the fleet, found {unit_id}", f"Known are {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}.")
+    known = [u.unit_id for u in problem.thermal] + [u.unit_id for u in problem.renewables] + [s.storage_id for s in problem.storages]
+    raise DispatchError(
+        f"expected a unit of the fleet, found {unit_id}", f"Known are {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}."
+    )
 
 
 def _rows(table: pd.DataFrame, key: str, name: str) -> pd.DataFrame:
@@ -92,7 +94,10 @@ def _thermal(problem: DispatchProblem, solution: DispatchSolution, unit: Thermal
     lines += _why_this_output(problem, unit, rows, at, energy_price)
     lines += _earnings(problem, solution, unit, rows, start, stop)
     if reserve > NEAR_MW and reserve_price > 0.005:
-        lines.append(f"Reserve is short: {reserve_price:.2f} EUR per MW and hour, so its {reserve:.1f} MW of reserve are worth {reserve * reserve_price * hours:.0f} EUR here.")
+        lines.append(
+            f"Reserve is short: {reserve_price:.2f} EUR per MW and hour, so its {reserve:.1f} MW of reserve are worth "
+            f"{reserve * reserve_price * hours:.0f} EUR here."
+        )
     lines += _next_dearer(problem, solution, unit, at)
     return lines
 
@@ -115,7 +120,10 @@ def _why_this_output(problem: DispatchProblem, unit: ThermalUnit, rows: pd.DataF
     less, more = _marginal(problem, unit, power)
     up, down = unit.ramp_up_mw_per_hour * problem.interval_hours, unit.ramp_down_mw_per_hour * problem.interval_hours
     if power <= unit.minimum_mw + NEAR_MW:
-        return [f"It stays at its minimum of {unit.minimum_mw:.1f} MW: the next MWh would cost {more:.2f} EUR, the price is {price:.2f} EUR/MWh."]
+        return [
+            f"It stays at its minimum of {unit.minimum_mw:.1f} MW: the next MWh would cost {more:.2f} EUR, the price is "
+            f"{price:.2f} EUR/MWh."
+        ]
     if power >= unit.maximum_mw - NEAR_MW:
         return [f"It runs at its maximum of {unit.maximum_mw:.1f} MW: its last MWh costs {less:.2f} EUR, the price is {price:.2f} EUR/MWh."]
     if power + reserve >= unit.maximum_mw - NEAR_MW:
@@ -134,7 +142,9 @@ def _energy_cost(problem: DispatchProblem, unit: ThermalUnit, power: np.ndarray)
     return np.interp(power, mw, eur) + unit.co2_t_per_mwh * problem.co2_price_eur_per_t * power
 
 
-def _earnings(problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, rows: pd.DataFrame, start: int, stop: int) -> list[str]:
+def _earnings(
+    problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, rows: pd.DataFrame, start: int, stop: int
+) -> list[str]:
     """What the run earns at the plan's prices against what it costs: an uncovered rest is the price of not having it at all."""
     prices = _rows(solution.prices, "zone", unit.zone)
     span = slice(start, stop + 1)
@@ -146,12 +156,16 @@ def _earnings(problem: DispatchProblem, solution: DispatchSolution, unit: Therma
     start_cost, why = _start_cost(problem, unit, rows, start)
     margin = energy + held - running - start_cost
     sentence = (
-        f"Over its run of {(stop - start + 1) * hours:g} h in the horizon it earns {energy:,.0f} EUR with energy and {held:,.0f} EUR with reserve at the "
+        f"Over its run of {(stop - start + 1) * hours:g} h in the horizon it earns {energy:,.0f} EUR with energy and "
+        f"{held:,.0f} EUR with reserve at the "
         f"plan's prices, against {running:,.0f} EUR of production and {start_cost:,.0f} EUR {why}"
     )
     if margin >= 0:
         return [f"{sentence}: cheaper than doing without it by {margin:,.0f} EUR."]
-    return [f"{sentence}: {-margin:,.0f} EUR stay uncovered. Commitments are whole: at these prices it is the fixed load, reserve or minimum times of the run that need it."]
+    return [
+        f"{sentence}: {-margin:,.0f} EUR stay uncovered. Commitments are whole: at these prices it is the fixed load, "
+        f"reserve or minimum times of the run that need it."
+    ]
 
 
 def _start_cost(problem: DispatchProblem, unit: ThermalUnit, rows: pd.DataFrame, start: int) -> tuple[float, str]:
@@ -159,7 +173,9 @@ def _start_cost(problem: DispatchProblem, unit: ThermalUnit, rows: pd.DataFrame,
         return 0.0, "for a start (none in this run)" if unit.startup_costs else "for its start"
     on = rows["committed"].to_numpy() > 0
     before = int(np.flatnonzero(on[:start])[-1]) + 1 if on[:start].any() else None
-    hours_off = (start - before) * problem.interval_hours if before is not None else start * problem.interval_hours + unit.initial_hours_in_state
+    hours_off = (
+        (start - before) * problem.interval_hours if before is not None else start * problem.interval_hours + unit.initial_hours_in_state
+    )
     if before is None and unit.initially_on:
         hours_off = start * problem.interval_hours
     cost = unit.startup_costs[0][1]
@@ -176,7 +192,12 @@ def _next_dearer(problem: DispatchProblem, solution: DispatchSolution, unit: The
     own = float(_energy_cost(problem, unit, np.array([power]))[0]) / max(power, 1e-9)
     idle = []
     for other in problem.thermal:
-        if other.unit_id != unit.unit_id and other.zone == unit.zone and not table.at[other.unit_id, "committed"] and other.maximum_mw >= power > 0:
+        if (
+            other.unit_id != unit.unit_id
+            and other.zone == unit.zone
+            and not table.at[other.unit_id, "committed"]
+            and other.maximum_mw >= power > 0
+        ):
             at_power = max(power, other.minimum_mw)
             idle.append((float(_energy_cost(problem, other, np.array([at_power]))[0]) / power, other))
     if not idle:
@@ -184,7 +205,10 @@ def _next_dearer(problem: DispatchProblem, solution: DispatchSolution, unit: The
     average, other = min(idle, key=lambda pair: pair[0])
     start = other.startup_costs[0][1] if other.startup_costs else 0.0
     word = "cheaper than" if own <= average else "dearer in running cost than"
-    return [f"At {power:.1f} MW it costs {own:.2f} EUR/MWh on average, {word} the next idle unit, {other.unit_id}: {average:.2f} EUR/MWh plus a start from {start:,.0f} EUR."]
+    return [
+        f"At {power:.1f} MW it costs {own:.2f} EUR/MWh on average, {word} the next idle unit, {other.unit_id}: "
+        f"{average:.2f} EUR/MWh plus a start from {start:,.0f} EUR."
+    ]
 
 
 def _why_off(problem: DispatchProblem, solution: DispatchSolution, unit: ThermalUnit, rows: pd.DataFrame, at: int) -> list[str]:
@@ -201,13 +225,24 @@ def _why_off(problem: DispatchProblem, solution: DispatchSolution, unit: Thermal
     average = float(_energy_cost(problem, unit, np.array([unit.maximum_mw]))[0]) / max(unit.maximum_mw, 1e-9)
     start_cost = unit.startup_costs[0][1] if unit.startup_costs else 0.0
     lines.append(
-        f"At full load it costs {average:.2f} EUR/MWh plus at least {start_cost:,.0f} EUR for a start; the price here is {energy_price:.2f} EUR/MWh, "
+        f"At full load it costs {average:.2f} EUR/MWh plus at least {start_cost:,.0f} EUR for a start; the price here is "
+        f"{energy_price:.2f} EUR/MWh, "
         f"reserve is worth {reserve_price:.2f} EUR per MW and hour."
     )
     span = slice(start, stop + 1)
     prices = _rows(solution.prices, "zone", unit.zone)
-    margin = np.maximum(prices["energy_eur_per_mwh"].to_numpy()[span] * unit.maximum_mw - float(_energy_cost(problem, unit, np.array([unit.maximum_mw]))[0]), 0).sum() * hours
-    lines.append(f"In its {(stop - start + 1) * hours:g} h of rest it could at best have earned {margin:,.0f} EUR above its running cost, before the start.")
+    margin = (
+        np.maximum(
+            prices["energy_eur_per_mwh"].to_numpy()[span] * unit.maximum_mw
+            - float(_energy_cost(problem, unit, np.array([unit.maximum_mw]))[0]),
+            0,
+        ).sum()
+        * hours
+    )
+    lines.append(
+        f"In its {(stop - start + 1) * hours:g} h of rest it could at best have earned {margin:,.0f} EUR above its running "
+        f"cost, before the start."
+    )
     return lines
 
 
@@ -217,7 +252,10 @@ def _renewable(problem: DispatchProblem, solution: DispatchSolution, unit_id: st
     curtailed = float(row["available_mw"] - row["power_mw"])
     lines = [f"{unit_id} feeds in {row['power_mw']:.1f} of {row['available_mw']:.1f} MW available in {_when(problem, at)}."]
     if curtailed > NEAR_MW:
-        lines.append(f"{curtailed:.1f} MW are curtailed: the price is {price:.2f} EUR/MWh, its own cost {cost:.2f} EUR/MWh; minimum outputs, ramps or lines leave no room.")
+        lines.append(
+            f"{curtailed:.1f} MW are curtailed: the price is {price:.2f} EUR/MWh, its own cost {cost:.2f} EUR/MWh; minimum "
+            f"outputs, ramps or lines leave no room."
+        )
     else:
         lines.append(f"All of it is used: its own cost is {cost:.2f} EUR/MWh, the price {price:.2f} EUR/MWh.")
     return lines
@@ -238,11 +276,15 @@ def _storage(problem: DispatchProblem, solution: DispatchSolution, storage_id: s
     if charging.sum() > NEAR_MW and discharging.sum() > NEAR_MW:
         paid, got = float(prices @ charging / charging.sum()), float(prices @ discharging / discharging.sum())
         lines.append(
-            f"Over the horizon it buys at {paid:.2f} and sells at {got:.2f} EUR/MWh on average; a full turn pays from a ratio of {1 / losses:.2f} "
+            f"Over the horizon it buys at {paid:.2f} and sells at {got:.2f} EUR/MWh on average; a full turn pays from a "
+            f"ratio of {1 / losses:.2f} "
             f"plus {store.wear_eur_per_mwh * (1 + 1 / losses):.2f} EUR/MWh of wear."
         )
     lines.append(f"The price here is {price:.2f} EUR/MWh, reserve is worth {reserve_price:.2f} EUR per MW and hour.")
-    for word, limit, level in (("full", store.energy_mwh, row["state_of_charge_mwh"]), ("at its minimum", store.minimum_mwh, row["state_of_charge_mwh"])):
+    for word, limit, level in (
+        ("full", store.energy_mwh, row["state_of_charge_mwh"]),
+        ("at its minimum", store.minimum_mwh, row["state_of_charge_mwh"]),
+    ):
         if abs(level - limit) < NEAR_MW:
             lines.append(f"It is {word} at the end of the interval.")
     if store.final_mwh is not None:

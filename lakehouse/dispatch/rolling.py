@@ -50,7 +50,9 @@ def state_after(problem: DispatchProblem, solution: DispatchSolution, intervals:
         same = intervals - 1 - int(differs[-1]) if len(differs) else intervals
         before = unit.initial_hours_in_state if not len(differs) and bool(on[-1]) == unit.initially_on else 0.0
         power = float(np.clip(rows["power_mw"].iloc[-1], unit.minimum_mw, unit.maximum_mw)) if on[-1] else 0.0
-        units.append(replace(unit, initially_on=bool(on[-1]), initial_power_mw=power, initial_hours_in_state=same * problem.interval_hours + before))
+        units.append(
+            replace(unit, initially_on=bool(on[-1]), initial_power_mw=power, initial_hours_in_state=same * problem.interval_hours + before)
+        )
     stores = []
     levels = {name: rows.sort_values("period") for name, rows in solution.storage.groupby("storage_id")}
     for store in problem.storages:
@@ -88,5 +90,7 @@ def replan(
     first = known.copy()
     for t in range(first.shape[1]):  # beyond the last plan, units keep their state
         unknown = np.isnan(first[:, t])
-        first[unknown, t] = first[unknown, t - 1] if t else [float(unit.initially_on) for unit in np.array(problem.thermal, dtype=object)[unknown]]
+        first[unknown, t] = (
+            first[unknown, t - 1] if t else [float(unit.initially_on) for unit in np.array(problem.thermal, dtype=object)[unknown]]
+        )
     return solve(problem, kept=kept, start=first if first.size else None, **options)

@@ -11,7 +11,9 @@ from lakehouse.dispatch.algebra import Array
 from lakehouse.dispatch.fleet import DispatchProblem
 
 
-def follow(wanted: Array, *, was_on: bool, intervals_in_state: int, up_time: int, down_time: int, available: Array, earliest_stop: int = 0) -> Array:
+def follow(
+    wanted: Array, *, was_on: bool, intervals_in_state: int, up_time: int, down_time: int, available: Array, earliest_stop: int = 0
+) -> Array:
     """The schedule nearest to a wish that a unit can follow.
 
     Args:
@@ -48,7 +50,7 @@ def merit_order(problem: DispatchProblem) -> Array:
         Shape (thermal units, horizon), true where a unit is wanted; 5 % of spare capacity included.
     """
     units = problem.thermal
-    need = sum(np.asarray(series) for series in problem.demand_mw.values()) * 1.05 + np.asarray(problem.reserve_mw)  # type: ignore[union-attr]
+    need = 1.05 * problem.total_demand_mw + np.asarray(problem.reserve_mw)
     for renewable in problem.renewables:
         need = need - np.asarray(renewable.maximum_mw)
     cost = [unit.cost_curve[-1][1] / max(unit.maximum_mw, 1e-9) + unit.co2_t_per_mwh * problem.co2_price_eur_per_t for unit in units]

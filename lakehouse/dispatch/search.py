@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, BinaryIO
 
@@ -107,7 +108,7 @@ def race(task: SearchTask, deadline: float, two_cores: bool) -> Race:
                 continue
             if kind == "gone":
                 alive.discard(role)
-            elif state_changed(state, kind, payload, role, task):
+            elif state_changed(state, kind, payload, role):
                 for worker in workers:
                     if worker.role != role:
                         worker.tell("plan", np.concatenate([[state.objective], state.solution]))  # type: ignore[list-item]
@@ -125,7 +126,7 @@ def improves(objective: float, on: float) -> bool:
     return not np.isfinite(on) or objective < on - 1e-8 * max(1.0, abs(on))
 
 
-def state_changed(state: Race, kind: str, payload: Array, role: str, task: SearchTask) -> bool:
+def state_changed(state: Race, kind: str, payload: Array, role: str) -> bool:
     """Takes one message into the state; True if it brought a better plan."""
     if kind == "bound":
         state.bound = max(state.bound, float(payload[0]))
@@ -162,7 +163,12 @@ class _Worker:
 
     def __init__(self, role: str, task: SearchTask, deadline: float, inbox: queue.Queue[tuple[str, str, Array]]) -> None:
         self.role = role
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-c", "import sys; from lakehouse.dispatch.search import main; main(sys.argv[1])", role],
             stdin=subprocess.PIPE,
@@ -203,10 +209,8 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
-            try:
+            with suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
-            except OSError:
-                pass
         return peak
 
 
@@ -222,7 +226,9 @@ def _packed(task: SearchTask) -> bytes:
     buffer = io.BytesIO()
     program = {f.name: getattr(task.program, f.name) for f in fields(SparseProgram)}
     if task.sketch is not None and task.sketch_commitment is not None:
-        program |= {f"sketch_{f.name}": getattr(task.sketch, f.name) for f in fields(SparseProgram)} | {"sketch_commitment": task.sketch_commitment}
+        program |= {f"sketch_{f.name}": getattr(task.sketch, f.name) for f in fields(SparseProgram)} | {
+            "sketch_commitment": task.sketch_commitment
+        }
     np.savez(
         buffer,
         **program,
@@ -254,7 +260,7 @@ class _Local:
         self.state = state
 
     def say(self, kind: str, payload: Array | list[float]) -> None:
-        state_changed(self.state, kind, np.asarray(payload, float), PROVE, None)  # type: ignore[arg-type]
+        state_changed(self.state, kind, np.asarray(payload, float), PROVE)
 
     def heard_plan(self) -> Array | None:
         return None
@@ -349,15 +355,20 @@ def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[
             line.say("plan", np.concatenate([[out.objective_function_value], np.asarray(out.mip_solution)]))
         elif kind == kinds.kCallbackMipUserSolution:
             plan = line.heard_plan()
-            if plan is not None and plan[0] < out.mip_primal_bound - 1e-6:
-                if not (strict and plan[1:][task.slack].max(initial=0.0) > SLACK_TOLERANCE):
-                    into.setSolution(plan[1:])
+            better = plan is not None and plan[0] < out.mip_primal_bound - 1e-6
+            if better and not (strict and plan[1:][task.slack].max(initial=0.0) > SLACK_TOLERANCE):
+                into.setSolution(plan[1:])
         elif out.mip_dual_bound > best_bound and out.mip_dual_bound < 1e29:
             best_bound = out.mip_dual_bound
             line.say("bound", [best_bound])
 
     highs.setCallback(hear, None)
-    for kind in (kinds.kCallbackMipImprovingSolution, kinds.kCallbackMipUserSolution, kinds.kCallbackMipInterrupt, kinds.kCallbackMipLogging):
+    for kind in (
+        kinds.kCallbackMipImprovingSolution,
+        kinds.kCallbackMipUserSolution,
+        kinds.kCallbackMipInterrupt,
+        kinds.kCallbackMipLogging,
+    ):
         highs.startCallback(kind)
     highs.run()
     status = highs.getModelStatus()
@@ -495,7 +506,8 @@ class _Neighbourhoods:
         self.restricted(np.zeros(self.columns.shape, bool), commitment, self.left(), 1e-3)
 
     def first_plan(self) -> None:
-        """Without a plan yet, fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then more if that is too few."""
+        """Without a plan yet, fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then
+        more if that is too few."""
         if self.best is not None:
             return
         patience = max(6.0, 4.0 * self.relaxation_seconds)
@@ -506,7 +518,7 @@ class _Neighbourhoods:
         if self.best is None:
             self.listen()
         if self.best is None:
-            self.restricted(np.repeat(doubt.any(axis=1)[:, None], self.horizon, 1), self.relaxed, 2 * patience, 5e-3)
+            self.restricted(np.repeat(doubt.any(axis=1, keepdims=True), self.horizon, 1), self.relaxed, 2 * patience, 5e-3)
         if self.best is None and self.task.last_resort:
             self.strict = False
 
@@ -569,4 +581,3 @@ def _widened(mask: Array, intervals: int) -> Array:
         wide[:, k:] |= mask[:, :-k]
         wide[:, :-k] |= mask[:, k:]
     return wide
-

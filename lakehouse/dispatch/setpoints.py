@@ -25,7 +25,8 @@ def setpoints(problem: DispatchProblem, solution: DispatchSolution, now: datetim
         now: a moment in UTC within the horizon.
 
     Returns:
-        asset_id, asset_kind (thermal, renewable, storage, interrupted, shiftable), command (run, off, limit, charge, discharge, idle, cut, draw),
+        asset_id, asset_kind (thermal, renewable, storage, interrupted, shiftable), command (run, off, limit, charge, discharge, idle,
+        cut, draw),
         power_mw (positive feeds the system), reserve_mw, valid_from, valid_until (UTC).
     """
     at = problem.interval_of(now)
@@ -62,6 +63,6 @@ def setpoint_messages(table: pd.DataFrame) -> dict[str, str]:
             "valid_from": row.valid_from.isoformat(),
             "valid_until": row.valid_until.isoformat(),
         }
-        topic = str(row.asset_id).translate(str.maketrans({"/": "_", "+": "_", "#": "_", " ": "_"}))
+        topic = str(row.asset_id).translate(str.maketrans("/+# ", "____"))
         messages[f"gridlake/setpoints/{topic}"] = json.dumps(body)
     return messages

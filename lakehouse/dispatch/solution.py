@@ -5,6 +5,7 @@ Reads the values of a `BuiltModel` back into the operator's names; nothing is op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +24,12 @@ class DispatchSolution:
     """A plan and what is known about it. Every table has `interval_start` (UTC) and `period` (from 1).
 
     Attributes:
-        plan: unit_id, unit_kind (thermal, renewable), committed, started, stopped (0/1), power_mw, reserve_mw, reserve_down_mw, available_mw.
-        storage: storage_id, charge_mw, discharge_mw, state_of_charge_mwh (at the end of the interval), reserve_mw, reserve_down_mw, spill_mw.
-        exchange: source_id, source_kind (import, export, contract, interrupted, shiftable), power_mw (positive feeds the system), reserve_mw.
+        plan: unit_id, unit_kind (thermal, renewable), committed, started, stopped (0/1), power_mw, reserve_mw, reserve_down_mw,
+            available_mw.
+        storage: storage_id, charge_mw, discharge_mw, state_of_charge_mwh (at the end of the interval), reserve_mw, reserve_down_mw,
+            spill_mw.
+        exchange: source_id, source_kind (import, export, contract, interrupted, shiftable), power_mw (positive feeds the system),
+            reserve_mw.
         flows: line_id, flow_mw, limit_mw, is_binding.
         prices: zone, energy_eur_per_mwh, reserve_eur_per_mw_h, reserve_down_eur_per_mw_h: duals with commitments fixed.
         violations: kind, where, amount, unit, cost_eur, reason: what could not be met.
@@ -192,7 +196,11 @@ def _exchange_table(problem: DispatchProblem, x: _Values) -> pd.DataFrame:
         ("export", markets, -x("export", (len(markets), horizon)), None),
         ("contract", [c.contract_id for c in problem.contracts], x("contract", (len(problem.contracts), horizon)), None),
     ]
-    for kind, loads, sign in (("interrupted", problem.interruptible, 1.0), ("shiftable", problem.shiftable, -1.0)):
+    flexible: tuple[tuple[str, Sequence[Any], float], ...] = (
+        ("interrupted", problem.interruptible, 1.0),
+        ("shiftable", problem.shiftable, -1.0),
+    )
+    for kind, loads, sign in flexible:
         reserve = np.zeros((len(loads), horizon))
         helpers = [i for i, load in enumerate(loads) if load.provides_reserve]
         reserve[helpers] = x("interruptible reserve" if kind == "interrupted" else "shiftable reserve", (len(helpers), horizon))
@@ -223,8 +231,20 @@ def _violations(built: BuiltModel, x: _Values) -> pd.DataFrame:
         ("unserved energy", list(zones), x("unserved", shape), "MW", prices.unserved_eur_per_mwh * hours),
         ("surplus energy", list(zones), x("surplus", shape), "MW", prices.surplus_eur_per_mwh * hours),
         ("reserve shortfall", ["system"], x("reserve shortfall", (horizon,))[None], "MW", prices.reserve_shortfall_eur_per_mwh * hours),
-        ("downward reserve shortfall", ["system"], x("reserve down shortfall", (horizon,))[None], "MW", prices.reserve_down_shortfall_eur_per_mwh * hours),
-        ("state of charge", [s.storage_id for s in stores], x("missing energy", (len(stores), horizon)), "MWh", prices.state_of_charge_eur_per_mwh),
+        (
+            "downward reserve shortfall",
+            ["system"],
+            x("reserve down shortfall", (horizon,))[None],
+            "MW",
+            prices.reserve_down_shortfall_eur_per_mwh * hours,
+        ),
+        (
+            "state of charge",
+            [s.storage_id for s in stores],
+            x("missing energy", (len(stores), horizon)),
+            "MWh",
+            prices.state_of_charge_eur_per_mwh,
+        ),
         ("minimum release", needs, x("release shortfall", (len(needs), horizon)), "MW", prices.state_of_charge_eur_per_mwh * hours),
     ]
     rows: list[dict[str, Any]] = []
@@ -250,7 +270,14 @@ def _violations(built: BuiltModel, x: _Values) -> pd.DataFrame:
         amount = x("unserved shiftable", (len(problem.shiftable),))[i]
         if amount > VIOLATION_TOLERANCE:
             window = problem.window_of(load)
-            add("unserved shiftable load", load.load_id, window[-1] if len(window) else horizon - 1, amount, "MWh", prices.unserved_eur_per_mwh)
+            add(
+                "unserved shiftable load",
+                load.load_id,
+                window[-1] if len(window) else horizon - 1,
+                amount,
+                "MWh",
+                prices.unserved_eur_per_mwh,
+            )
     for i, until in enumerate(built.thermal.trip_until):
         if until >= 0:
             above = built.thermal.power_before[i] + built.thermal.minimum[i]
@@ -262,7 +289,7 @@ def _violations(built: BuiltModel, x: _Values) -> pd.DataFrame:
 
 
 def _reason(kind: str, problem: DispatchProblem, at: int, thermal_capacity: float) -> str:
-    demand = sum(float(np.asarray(series)[at]) for series in problem.demand_mw.values())  # type: ignore[union-attr]
+    demand = float(problem.total_demand_mw[at])
     renewable = sum(float(np.asarray(unit.maximum_mw)[at]) for unit in problem.renewables)
     other = sum(float(np.asarray(market.import_limit_mw)[at]) for market in problem.markets)
     other += sum(contract.maximum_mw for contract in problem.contracts) + sum(store.discharge_mw for store in problem.storages)
@@ -271,7 +298,11 @@ def _reason(kind: str, problem: DispatchProblem, at: int, thermal_capacity: floa
     if kind in ("unserved energy", "reserve shortfall"):
         need = demand + (reserve if kind == "reserve shortfall" else 0.0)
         enough = thermal_capacity + renewable + other >= need
-        tail = "; initial states, minimum times, ramps, lines, energy or price stand in the way" if enough else "; there is not enough capacity"
+        tail = (
+            "; initial states, minimum times, ramps, lines, energy or price stand in the way"
+            if enough
+            else "; there is not enough capacity"
+        )
         return f"demand {demand:.0f} MW and reserve {reserve:.0f} MW against {all_of_it}{tail}"
     if kind == "surplus energy":
         return f"minimum outputs exceed demand {demand:.0f} MW and what can be stored or exported"

@@ -58,7 +58,9 @@ def solve(
     deadline = begun + max(0.5 * time_limit_seconds, time_limit_seconds - to_finish)
     task = SearchTask(
         program=built.program,
-        commitment=np.stack([built.variables[name] for name in ("u", "v", "w")]) if built.commitment.size else np.zeros((3, 0, problem.horizon), int),
+        commitment=np.stack([built.variables[name] for name in ("u", "v", "w")])
+        if built.commitment.size
+        else np.zeros((3, 0, problem.horizon), int),
         slack=built.slack_columns,
         last_resort=problem.penalties.last_resort,
         gap=gap,
@@ -136,18 +138,22 @@ def merit_order_plan(problem: DispatchProblem, built: BuiltModel) -> Array:
     """Commitments by merit order that always respect times and outages: the plan of last resort, and within a few percent of a good one."""
     data = built.thermal
     wanted = (merit_order(problem) | (data.lower > 0)) & (data.upper > 0)
-    plan = [
-        follow(
-            wanted[i],
-            was_on=bool(data.was_on[i]),
-            intervals_in_state=int(data.in_state[i]),
-            up_time=int(data.up_time[i]),
-            down_time=int(data.down_time[i]),
-            available=outage_free,
-            earliest_stop=int(data.earliest_stop[i]),
-        )
-        for i, outage_free in enumerate(~np.stack([outage_mask(unit, problem) for unit in problem.thermal]))
-    ] if problem.thermal else []
+    plan = (
+        [
+            follow(
+                wanted[i],
+                was_on=bool(data.was_on[i]),
+                intervals_in_state=int(data.in_state[i]),
+                up_time=int(data.up_time[i]),
+                down_time=int(data.down_time[i]),
+                available=outage_free,
+                earliest_stop=int(data.earliest_stop[i]),
+            )
+            for i, outage_free in enumerate(~np.stack([outage_mask(unit, problem) for unit in problem.thermal]))
+        ]
+        if problem.thermal
+        else []
+    )
     return np.stack(plan) if plan else np.zeros((0, problem.horizon))
 
 
@@ -191,7 +197,17 @@ def _fixed(built: BuiltModel, values: Array, columns: Array, no_slack: bool = Fa
         upper[built.slack_columns] = 0.0
     integer = program.is_integer.copy()
     integer[columns] = False
-    held = SparseProgram(program.cost, lower, upper, integer, program.row_lower, program.row_upper, program.row_start, program.row_columns, program.row_values)
+    held = SparseProgram(
+        program.cost,
+        lower,
+        upper,
+        integer,
+        program.row_lower,
+        program.row_upper,
+        program.row_start,
+        program.row_columns,
+        program.row_values,
+    )
     highs = highs_with(held, threads=1, time_limit=max(0.5, seconds), mip_rel_gap=1e-6)
     highs.run()
     if highs.getInfo().primal_solution_status != 2:
@@ -208,7 +224,9 @@ def _finish(built: BuiltModel, values: Array) -> tuple[Array, dict[str, Array]]:
     clean = built.problem.penalties.last_resort and values[built.slack_columns].max(initial=0.0) <= SLACK_TOLERANCE
     solved = (_fixed(built, values, integers, no_slack=True) if clean else None) or _fixed(built, values, integers)
     if solved is None and not built.problem.thermal:
-        raise DispatchError("expected a dispatch without thermal units to be solvable, found none", "Please report this problem with its data.")
+        raise DispatchError(
+            "expected a dispatch without thermal units to be solvable, found none", "Please report this problem with its data."
+        )
     if solved is None:
         solved = values, np.zeros(built.program.n_rows)
     return solved[0], _prices(built, solved[1])
@@ -221,7 +239,9 @@ def _prices(built: BuiltModel, duals: Array) -> dict[str, Array]:
     return {"balance": duals[built.rows["balance"]], **named}
 
 
-def _separate_charging(built: BuiltModel, values: Array, prices: dict[str, Array], deadline: float) -> tuple[BuiltModel, Array, dict[str, Array]]:
+def _separate_charging(
+    built: BuiltModel, values: Array, prices: dict[str, Array], deadline: float
+) -> tuple[BuiltModel, Array, dict[str, Array]]:
     """Forbids charging while discharging everywhere if the plan used it to burn energy, with the commitments kept."""
     if not built.problem.storages:
         return built, values, prices
@@ -230,7 +250,9 @@ def _separate_charging(built: BuiltModel, values: Array, prices: dict[str, Array
         return built, values, prices
     strict = build(built.problem, exclusive_storage=True, kept=built.kept)
     commitment = np.rint(values[built.commitment]) if built.commitment.size else np.zeros((0, built.problem.horizon))
-    solved = _fixed(strict, _with_commitment(strict, commitment), integers_of(strict, commitments_only=True), seconds=deadline - time.perf_counter())
+    solved = _fixed(
+        strict, _with_commitment(strict, commitment), integers_of(strict, commitments_only=True), seconds=deadline - time.perf_counter()
+    )
     if solved is None:
         return built, values, prices
     return (strict, *_finish(strict, solved[0]))
@@ -257,5 +279,3 @@ def summary_line(solution: DispatchSolution) -> dict[str, Any]:
         "peak_mb": s["peak_mb"],
         "status": s["status"],
     }
-
-

@@ -63,12 +63,19 @@ def scenarios_from_quantiles(
         seed: of the random numbers; the same seed gives the same paths.
 
     Returns:
-        Paths of shape (count, horizon); between levels linear, beyond the outermost levels held at them. Paths are drawn in antithetic pairs.
+        Paths of shape (count, horizon); between levels linear, beyond the outermost levels held at them. Paths are drawn in antithetic
+        pairs.
     """
     levels_array, values = np.asarray(levels, float), np.sort(np.asarray(values, float), axis=1)
-    if values.ndim != 2 or values.shape[1] != len(levels_array) or (np.diff(levels_array) <= 0).any() or not ((levels_array > 0) & (levels_array < 1)).all():
+    if (
+        values.ndim != 2
+        or values.shape[1] != len(levels_array)
+        or (np.diff(levels_array) <= 0).any()
+        or not ((levels_array > 0) & (levels_array < 1)).all()
+    ):
         raise DispatchError(
-            f"expected one column of quantiles for each of {len(levels_array)} rising levels in (0, 1), found values of shape {values.shape}",
+            f"expected one column of quantiles for each of {len(levels_array)} rising levels in (0, 1), found values of "
+            f"shape {values.shape}",
             "Give levels like 0.1, 0.5, 0.9 and one row per interval.",
         )
     draw = np.random.default_rng(seed)
@@ -127,7 +134,9 @@ def solve_stochastic(
     for scenario, model, place in zip(scenarios, models, places, strict=True):
         chosen = merit_order_plan(scenario, model) if found.solution is None else np.rint(found.solution[place[model.variables["u"]]])
         commitment[shared] = chosen[shared]
-        plans.append(solve(scenario, kept=chosen, threads=1, gap=1e-6, time_limit_seconds=max(2.0, begun + time_limit_seconds - time.perf_counter())))
+        plans.append(
+            solve(scenario, kept=chosen, threads=1, gap=1e-6, time_limit_seconds=max(2.0, begun + time_limit_seconds - time.perf_counter()))
+        )
     costs = np.array([plan.summary["objective_eur"] for plan in plans])
     expected = float(weights @ costs)
     bound = min(expected, found.bound + offset)
@@ -145,7 +154,9 @@ def solve_stochastic(
     return StochasticSolution(commitment, plans, weights, summary)
 
 
-def expected_cost_eur(commitment: Array, scenarios: Sequence[DispatchProblem], probability: Sequence[float] | None = None, **options: Any) -> float:
+def expected_cost_eur(
+    commitment: Array, scenarios: Sequence[DispatchProblem], probability: Sequence[float] | None = None, **options: Any
+) -> float:
     """What commitments made elsewhere (on the median, on a quantile) cost on average over scenarios; NaN entries stay free."""
     weights = np.full(len(scenarios), 1.0 / len(scenarios)) if probability is None else np.asarray(probability, float)
     return float(sum(w * solve(s, kept=commitment, **options).summary["objective_eur"] for w, s in zip(weights, scenarios, strict=True)))
@@ -157,9 +168,14 @@ def _check(scenarios: Sequence[DispatchProblem], weights: Array, second_stage: C
     fleets = {tuple(unit for unit in scenario.thermal) for scenario in scenarios}
     clocks = {scenario.interval_start for scenario in scenarios}
     if len(fleets) > 1 or len(clocks) > 1:
-        raise DispatchError("expected the same thermal fleet and intervals in every scenario, found different ones", "Let scenarios differ in demand, forecasts and prices only.")
+        raise DispatchError(
+            "expected the same thermal fleet and intervals in every scenario, found different ones",
+            "Let scenarios differ in demand, forecasts and prices only.",
+        )
     if len(weights) != len(scenarios) or (weights < 0).any() or abs(weights.sum() - 1.0) > 1e-6:
-        raise DispatchError(f"expected {len(scenarios)} probabilities that sum to 1, found {weights.tolist()}", "Correct the probabilities.")
+        raise DispatchError(
+            f"expected {len(scenarios)} probabilities that sum to 1, found {weights.tolist()}", "Correct the probabilities."
+        )
     unknown = set(second_stage) - {unit.unit_id for unit in scenarios[0].thermal}
     if unknown:
         raise DispatchError(f"expected second-stage units of the fleet, found {', '.join(sorted(unknown))}", "Correct the names.")
@@ -167,7 +183,8 @@ def _check(scenarios: Sequence[DispatchProblem], weights: Array, second_stage: C
 
 def _extensive_form(models: list[BuiltModel], weights: Array, shared: Array) -> tuple[SparseProgram, list[Array]]:
     """One programme from all scenarios; `places[s]` maps a scenario's columns into it."""
-    places, n_columns = [], 0
+    places: list[Array] = []
+    n_columns = 0
     for s, model in enumerate(models):
         place = np.full(model.program.n_columns, -1)
         if s > 0:
@@ -191,7 +208,9 @@ def _extensive_form(models: list[BuiltModel], weights: Array, shared: Array) -> 
     rows = [model.program for model in models]
     counts = np.concatenate([np.diff(program.row_start) for program in rows])
     merged["row_start"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    merged["row_columns"] = np.concatenate([place[program.row_columns] for place, program in zip(places, rows, strict=True)]).astype(np.int32)
+    merged["row_columns"] = np.concatenate([place[program.row_columns] for place, program in zip(places, rows, strict=True)]).astype(
+        np.int32
+    )
     for name in ("row_lower", "row_upper", "row_values"):
         merged[name] = np.concatenate([getattr(program, name) for program in rows])
     return SparseProgram(**{f.name: merged[f.name] for f in fields(SparseProgram)}), places

@@ -16,7 +16,9 @@ MIDNIGHT = datetime(2026, 3, 30, tzinfo=UTC)
 
 def base_unit(**changes) -> ThermalUnit:
     """40 to 100 MW at 20 EUR/MWh, off, and 1,000 EUR for a start."""
-    fields = dict(unit_id="base", minimum_mw=40.0, maximum_mw=100.0, cost_curve=((40.0, 800.0), (100.0, 2000.0)), startup_costs=((1.0, 1000.0),))
+    fields = dict(
+        unit_id="base", minimum_mw=40.0, maximum_mw=100.0, cost_curve=((40.0, 800.0), (100.0, 2000.0)), startup_costs=((1.0, 1000.0),)
+    )
     return ThermalUnit(**{**fields, **changes})
 
 

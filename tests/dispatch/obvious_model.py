@@ -36,7 +36,9 @@ def optimum_eur(problem: DispatchProblem) -> float:
         up, down = unit.ramp_up_mw_per_hour * dt, unit.ramp_down_mw_per_hour * dt
         start_limit, stop_limit = min(unit.startup_limit_mw, high), min(unit.shutdown_limit_mw, high)
         min_up, min_down = math.ceil(unit.minimum_up_hours / dt), math.ceil(unit.minimum_down_hours / dt)
-        stay = math.ceil(max(0.0, (unit.minimum_up_hours if unit.initially_on else unit.minimum_down_hours) - unit.initial_hours_in_state) / dt)
+        stay = math.ceil(
+            max(0.0, (unit.minimum_up_hours if unit.initially_on else unit.minimum_down_hours) - unit.initial_hours_in_state) / dt
+        )
         for t in range(n):
             was_on = on[t - 1] if t else int(unit.initially_on)
             was_power = power[t - 1] if t else unit.initial_power_mw
@@ -54,7 +56,9 @@ def optimum_eur(problem: DispatchProblem) -> float:
             h.addConstr(above + reserve[t] - was_above <= up)
             h.addConstr(was_above - above <= down)
             h.addConstr(power[t] + reserve[t] <= start_limit + big * (1 - start[t]))
-            h.addConstr(was_power + was_reserve <= stop_limit + big * (1 - stop[t])) if t else h.addConstr(was_power * stop[t] <= stop_limit)
+            h.addConstr(was_power + was_reserve <= stop_limit + big * (1 - stop[t])) if t else h.addConstr(
+                was_power * stop[t] <= stop_limit
+            )
             for later in range(t + 1, min(n, t + min_up)):
                 h.addConstr(on[later] >= start[t])
             for later in range(t + 1, min(n, t + min_down)):
@@ -102,7 +106,9 @@ def optimum_eur(problem: DispatchProblem) -> float:
         unserved, surplus, short = h.addVariable(0, inf), h.addVariable(0, inf), h.addVariable(0, inf)
         h.addConstr(supply[t] + unserved - surplus == float(demand[t]))
         h.addConstr(held[t] + short >= float(need[t]))
-        cost = cost + dt * (prices.unserved_eur_per_mwh * unserved + prices.surplus_eur_per_mwh * surplus + prices.reserve_shortfall_eur_per_mwh * short)
+        cost = cost + dt * (
+            prices.unserved_eur_per_mwh * unserved + prices.surplus_eur_per_mwh * surplus + prices.reserve_shortfall_eur_per_mwh * short
+        )
     h.minimize(cost)
     assert h.getModelStatus() == highspy.HighsModelStatus.kOptimal
     return h.getObjectiveValue()

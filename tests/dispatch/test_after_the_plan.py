@@ -8,7 +8,18 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from lakehouse.dispatch import DispatchProblem, Market, Penalties, Renewable, check_solution, explain, figure_png, plan_figure, solve, utc_intervals
+from lakehouse.dispatch import (
+    DispatchProblem,
+    Market,
+    Penalties,
+    Renewable,
+    check_solution,
+    explain,
+    figure_png,
+    plan_figure,
+    solve,
+    utc_intervals,
+)
 from lakehouse.dispatch.bids import market_bids
 from lakehouse.dispatch.rolling import commitments, replan, state_after
 from lakehouse.dispatch.setpoints import setpoint_messages, setpoints
@@ -66,7 +77,9 @@ def test_an_unknown_unit_is_named_with_the_known_ones():
 
 
 def trading_day():
-    return problem([50.0, 50.0], thermal=[base_unit(startup_costs=(), must_run=True), peaker()], market=Market([30.0, 90.0], [25.0, 85.0], 40, 80))
+    return problem(
+        [50.0, 50.0], thermal=[base_unit(startup_costs=(), must_run=True), peaker()], market=Market([30.0, 90.0], [25.0, 85.0], 40, 80)
+    )
 
 
 def test_bids_rise_with_the_price_and_follow_marginal_costs():
@@ -139,7 +152,14 @@ def test_a_commitment_within_its_notice_is_kept_though_demand_vanished():
 
 def test_the_picture_is_drawn_for_every_kind_of_day():
     plain = problem([60.0, 80.0], thermal=[base_unit()])
-    rich = problem([60.0] * 8, hours=0.25, reserve_mw=5, thermal=[base_unit(), peaker()], storages=[battery(initial_mwh=5)], market=Market(30.0, import_limit_mw=9))
+    rich = problem(
+        [60.0] * 8,
+        hours=0.25,
+        reserve_mw=5,
+        thermal=[base_unit(), peaker()],
+        storages=[battery(initial_mwh=5)],
+        market=Market(30.0, import_limit_mw=9),
+    )
     for day in (plain, rich):
         figure = plan_figure(day, exactly(day))
         labels = {text.get_text() for axis in figure.axes for text in axis.get_legend().get_texts()}

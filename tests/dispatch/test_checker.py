@@ -31,9 +31,18 @@ def day() -> DispatchProblem:
     """Six hours in two zones with one of everything."""
     at = lambda hour: MIDNIGHT + timedelta(hours=hour)  # noqa: E731
     steam = base_unit(
-        unit_id="steam", zone="a", initially_on=True, initial_power_mw=50, initial_hours_in_state=1, minimum_up_hours=2, minimum_down_hours=2,
-        ramp_up_mw_per_hour=30, ramp_down_mw_per_hour=30, startup_limit_mw=55, shutdown_limit_mw=55,
-    )  # fmt: skip
+        unit_id="steam",
+        zone="a",
+        initially_on=True,
+        initial_power_mw=50,
+        initial_hours_in_state=1,
+        minimum_up_hours=2,
+        minimum_down_hours=2,
+        ramp_up_mw_per_hour=30,
+        ramp_down_mw_per_hour=30,
+        startup_limit_mw=55,
+        shutdown_limit_mw=55,
+    )
     return DispatchProblem(
         interval_start=utc_intervals(MIDNIGHT, 6, 1.0),
         interval_hours=1.0,
@@ -42,20 +51,37 @@ def day() -> DispatchProblem:
         reserve_down_mw=4.0,
         thermal=[
             steam,
-            base_unit(unit_id="must", zone="b", must_run=True, initially_on=True, initial_power_mw=45, minimum_mw=20, cost_curve=((20, 500), (100, 2500))),
+            base_unit(
+                unit_id="must",
+                zone="b",
+                must_run=True,
+                initially_on=True,
+                initial_power_mw=45,
+                minimum_mw=20,
+                cost_curve=((20, 500), (100, 2500)),
+            ),
             peaker(unit_id="spare", zone="a", outages=((at(3), at(5)),), maximum_reserve_mw=6.0),
         ],
         renewables=[Renewable("wind", [10.0] * 6, minimum_mw=2.0, zone="a")],
         storages=[
             battery(initial_mwh=20, final_mwh=20, zone="a", wear_eur_per_mwh=1.0),
-            hydro_reservoir("lake", turbine_mw=10, energy_mwh=60, inflow_mw=4, initial_mwh=30, water_value_eur_per_mwh=15, minimum_release_mw=1, zone="b"),
+            hydro_reservoir(
+                "lake",
+                turbine_mw=10,
+                energy_mwh=60,
+                inflow_mw=4,
+                initial_mwh=30,
+                water_value_eur_per_mwh=15,
+                minimum_release_mw=1,
+                zone="b",
+            ),
         ],
         shiftable=[ShiftableLoad("heat", 12, 6, (at(1), at(5)), zone="b")],
         interruptible=[InterruptibleLoad("smelter", 8, 150, maximum_energy_mwh=10, zone="a")],
         contracts=[EnergyContract("supply", 10, 30, 15, zone="a")],
         market=Market([25.0, 30, 60, 60, 30, 25], [20.0, 25, 50, 50, 25, 20], 15, 10, zone="a"),
         lines=[Line("west", "a", "b", 40, 30, reactance_pu=0.1), Line("east", "a", "b", 40, 30, reactance_pu=0.2)],
-    )  # fmt: skip
+    )
 
 
 @cache
@@ -157,7 +183,9 @@ BROKEN = {
     "shiftable load energy": traded("heat", 3, "power_mw", lambda mw: mw / 2 - 0.5),
     "shiftable load reserve": traded("heat", 1, "reserve_mw", 2),
     "interruption limit": traded("smelter", 2, "power_mw", 9),
-    "interruption energy": lambda broken: broken["exchange"].__setitem__("power_mw", broken["exchange"]["power_mw"].where(broken["exchange"]["source_id"] != "smelter", 5.0)),
+    "interruption energy": lambda broken: broken["exchange"].__setitem__(
+        "power_mw", broken["exchange"]["power_mw"].where(broken["exchange"]["source_id"] != "smelter", 5.0)
+    ),
     "interruptible reserve": traded("smelter", 2, "reserve_mw", 9),
     "contract power": traded("supply", 2, "power_mw", 12),
     "import limit": traded("market", 2, "power_mw", 16),

@@ -14,12 +14,18 @@ NAN = float("nan")
 
 BAD_INPUT = {
     "minimum above maximum": (lambda: base_unit(minimum_mw=120), ["base", "120 MW", "100 MW"]),
-    "cost not convex": (lambda: base_unit(cost_curve=((40, 800), (60, 1800), (100, 2000))), ["base", "not convex", "50 EUR/MWh", "5 EUR/MWh", "60 MW"]),
+    "cost not convex": (
+        lambda: base_unit(cost_curve=((40, 800), (60, 1800), (100, 2000))),
+        ["base", "not convex", "50 EUR/MWh", "5 EUR/MWh", "60 MW"],
+    ),
     "curve beside the limits": (lambda: base_unit(cost_curve=((30, 800), (100, 2000))), ["base", "30 to 100 MW", "40 to 100 MW"]),
     "curve not rising": (lambda: base_unit(cost_curve=((40, 800), (40, 900), (100, 2000))), ["base", "do not rise"]),
     "cost missing": (lambda: base_unit(cost_curve=((40, NAN), (100, 2000))), ["base", "finite"]),
     "off but producing": (lambda: base_unit(initial_power_mw=50), ["base", "contradicts itself", "off", "50 MW"]),
-    "on below minimum": (lambda: base_unit(initially_on=True, initial_power_mw=10), ["base", "contradicts itself", "10 MW", "40 to 100 MW"]),
+    "on below minimum": (
+        lambda: base_unit(initially_on=True, initial_power_mw=10),
+        ["base", "contradicts itself", "10 MW", "40 to 100 MW"],
+    ),
     "start limit below minimum": (lambda: base_unit(startup_limit_mw=20), ["base", "start-up limit", "20 MW", "40 MW"]),
     "colder start cheaper": (lambda: base_unit(startup_costs=((1, 500), (5, 100))), ["base", "colder"]),
     "start costs out of order": (lambda: base_unit(startup_costs=((5, 500), (1, 700))), ["base", "ordered"]),
@@ -29,11 +35,17 @@ BAD_INPUT = {
     "storage limits cross": (lambda: battery(minimum_mwh=50), ["battery", "50 MWh", "40 MWh"]),
     "initial state of charge": (lambda: battery(initial_mwh=60), ["battery", "initial", "60 MWh"]),
     "final state of charge": (lambda: battery(final_mwh=60), ["battery", "final", "60 MWh"]),
-    "missing forecast": (lambda: problem([50, 50], renewables=[Renewable("wind", [10.0, NAN])]), ["wind", "2026-03-30 01:00 UTC", "no value"]),
+    "missing forecast": (
+        lambda: problem([50, 50], renewables=[Renewable("wind", [10.0, NAN])]),
+        ["wind", "2026-03-30 01:00 UTC", "no value"],
+    ),
     "missing demand": (lambda: problem([50, NAN]), ["demand", "2026-03-30 01:00 UTC"]),
     "negative demand": (lambda: problem([50, -3]), ["demand", "negative", "-3 MW"]),
     "series too short": (lambda: problem([50, 50], reserve_mw=[1.0]), ["reserve", "expected 2 values"]),
-    "renewable limits cross": (lambda: problem([50], renewables=[Renewable("wind", 10.0, 20.0)]), ["wind", "20 MW", "10 MW", "2026-03-30 00:00 UTC"]),
+    "renewable limits cross": (
+        lambda: problem([50], renewables=[Renewable("wind", 10.0, 20.0)]),
+        ["wind", "20 MW", "10 MW", "2026-03-30 00:00 UTC"],
+    ),
     "export above import": (lambda: problem([5], market=Market(10.0, 12.0, 5, 5)), ["market", "12 EUR/MWh", "10 EUR/MWh"]),
     "name twice": (lambda: problem([5], thermal=[base_unit(), peaker(unit_id="base")]), ["base", "twice"]),
     "unknown zone": (lambda: problem([5], thermal=[base_unit(zone="north")]), ["base", "north", "system"]),
@@ -43,7 +55,7 @@ BAD_INPUT = {
     "no intervals": (lambda: problem([]), ["interval"]),
     "gap in the clock": (lambda: DispatchProblem([MIDNIGHT, MIDNIGHT + timedelta(hours=2)], 1.0, [1, 1]), ["00:00", "02:00"]),
     "local time": (lambda: DispatchProblem([datetime(2026, 3, 30, tzinfo=timezone(timedelta(hours=2)))], 1.0, [1]), ["UTC"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)

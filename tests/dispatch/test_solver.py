@@ -17,10 +17,11 @@ from lakehouse.dispatch import (
     Renewable,
     ShiftableLoad,
     check_solution,
+    formulation,
     hydro_reservoir,
     solve,
+    solver,
 )
-from lakehouse.dispatch import formulation, solver
 from lakehouse.dispatch.pglib import problem_from
 from tests.dispatch.builders import MIDNIGHT, base_unit, battery, peaker, problem, random_problem
 from tests.dispatch.obvious_model import optimum_eur
@@ -196,9 +197,17 @@ def test_dc_flow_divides_by_reactance():
     from lakehouse.dispatch import DispatchProblem, utc_intervals
 
     # 90 MW from a to c over a direct line and one by b with twice the reactance: 60 and 30 MW
-    lines = [Line("ac", "a", "c", 100, reactance_pu=0.1), Line("ab", "a", "b", 100, reactance_pu=0.1), Line("bc", "b", "c", 100, reactance_pu=0.1)]
+    lines = [
+        Line("ac", "a", "c", 100, reactance_pu=0.1),
+        Line("ab", "a", "b", 100, reactance_pu=0.1),
+        Line("bc", "b", "c", 100, reactance_pu=0.1),
+    ]
     day = DispatchProblem(
-        utc_intervals(MIDNIGHT, 1, 1.0), 1.0, {"a": [0.0], "b": [0.0], "c": [90.0]}, thermal=[base_unit(zone="a", startup_costs=())], lines=lines
+        utc_intervals(MIDNIGHT, 1, 1.0),
+        1.0,
+        {"a": [0.0], "b": [0.0], "c": [90.0]},
+        thermal=[base_unit(zone="a", startup_costs=())],
+        lines=lines,
     )
     assert planned(day).flows.set_index("line_id")["flow_mw"].round(6).to_dict() == {"ac": 60, "ab": 30, "bc": 30}
 
@@ -257,7 +266,9 @@ def test_an_instance_without_a_feasible_plan_gets_one_with_violations():
         "unit_on_t0": 0, "time_up_t0": 0, "time_down_t0": 5, "startup": [{"lag": 1, "cost": 10}],
         "piecewise_production": [{"mw": 10, "cost": 100}, {"mw": 20, "cost": 300}],
     }  # fmt: skip
-    day = problem_from({"time_periods": 2, "demand": [15, 30], "reserves": [0, 0], "thermal_generators": {"g": unit}, "renewable_generators": {}})
+    day = problem_from(
+        {"time_periods": 2, "demand": [15, 30], "reserves": [0, 0], "thermal_generators": {"g": unit}, "renewable_generators": {}}
+    )
     plan = planned(day)
     assert of(plan, "g") == [15, 20]
     assert plan.violations[["kind", "period"]].values.tolist() == [["unserved energy", 2]]

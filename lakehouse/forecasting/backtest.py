@@ -256,7 +256,10 @@ def _importance(task: ForecastTask, features: pa.Table, last_issue: dt.date, see
     day = features.column("date").to_numpy().astype("datetime64[D]")
     known = features.filter(pa.array((day < np.datetime64(last_issue)) & np.isfinite(column(features, TARGET_COLUMN))))
     recent = known.slice(max(known.num_rows - 20_000, 0))
-    model = LightGBMQuantile().fit(recent, task, seed=seed, centre_only=True)
+    try:
+        model = LightGBMQuantile().fit(recent, task, seed=seed, centre_only=True)
+    except ForecastError:  # too short a history for trees: the report goes without
+        return {}
     return dict(sorted(model.explain().items(), key=lambda item: -item[1])[:25])
 
 

@@ -181,7 +181,7 @@ def train(
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging.rename(folder)
-    return version
+    return ModelVersion.read(folder)
 
 
 def rolling_origin(
@@ -251,21 +251,28 @@ def rolling_origin(
     raw = {name: np.full((len(selected), len(task.quantiles)), np.nan) for name in base}
     day_of_row = issue_day[selected]
     seconds = dict.fromkeys(base, 0.0)
+    last_error: ForecastError | None = None
+    digest = _digest(task, features, seed)
     done, total = 0, len(blocks) * len(base)
     for name in base:
         previous: Model | None = None
         for begin, end in blocks:
             mine = np.flatnonzero((day_of_row >= begin) & (day_of_row < end))
             began = time.perf_counter()
+            done += 1
             if len(mine):
                 block_rows = rows.take(pa.array(mine))
-                kept = resume / f"{name}_{begin}_{end}.npy" if resume is not None else None
+                kept = resume / f"{name}_{begin}_{end}_{digest}.npy" if resume is not None else None
                 if kept is not None and kept.exists():
                     raw[name][mine] = np.load(kept, allow_pickle=False)
                 else:
                     issue = pd.Timestamp(block_rows.column("issued_at")[0].as_py())
                     known = _known_rows(task, features, issue)
-                    previous = _fit(name, known, task, seed, previous, None)
+                    try:
+                        previous = _fit(name, known, task, seed, previous, None)
+                    except ForecastError as error:  # too little history as yet: this model begins with a later block
+                        last_error = error
+                        continue
                     raw[name][mine] = previous.predict(block_rows)
                     if kept is not None:
                         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -273,9 +280,13 @@ def rolling_origin(
                         np.save(staging, raw[name][mine])
                         staging.rename(kept)
             seconds[name] += time.perf_counter() - began
-            done += 1
             if progress is not None:
                 progress(done, total, f"{name} {begin}")
+    for name in list(raw):
+        if not np.isfinite(raw[name][day_of_row >= start]).any():
+            del raw[name]
+    if not raw:
+        raise last_error or ForecastError(f"No model could forecast {task.target} from {first_issue} to {last_issue}.")
     truth = column(rows, TARGET_COLUMN)
     forecasts = _calibrated(task, rows, raw, truth, day_of_row, start, with_ensemble=ENSEMBLE in models)
     early = features.filter(pa.array(issue_day < start))
@@ -401,6 +412,13 @@ def _held_out_measures(task: ForecastTask, late: pa.Table, raw: np.ndarray, trut
     found = metrics.measure(table, task)
     later = metrics.measure(table[second], task)
     return {name: float(value) for name, value in (found | {"coverage_80": later["coverage_80"]}).items() if np.isfinite(value)}
+
+
+def _digest(task: ForecastTask, features: pa.Table, seed: int) -> str:
+    """Short fingerprint of what a block's forecasts follow from, so that a resumed backtest takes no other's blocks."""
+    sums = [float(np.nansum(column(features, name))) for name in (TARGET_COLUMN, *feature_names(task)[-12:])]
+    text = json.dumps([task_signature(task), features.num_rows, sums, seed])
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _naive_scale(rows: pa.Table, task: ForecastTask) -> dict[str, float]:

@@ -45,6 +45,16 @@ def test_the_same_seed_gives_the_same_forecast(name, learnt):
     np.testing.assert_array_equal(first, second)
 
 
+def test_a_learning_model_beats_last_week(learnt):
+    task, past, later = learnt
+    truth = column(later, "target_value")
+    error = {
+        n: np.mean(np.abs(make_model(n).fit(past, task).predict(later)[:, task.median_index] - truth))
+        for n in ("lightgbm", "seasonal_naive")
+    }
+    assert error["lightgbm"] < error["seasonal_naive"]
+
+
 def test_one_model_serves_several_series_of_different_size():
     task = demand_task(series_ids=("small", "large"))
     actuals, inputs = world(task, last="2026-04-10")
@@ -61,7 +71,7 @@ def test_too_short_a_history_is_refused_in_a_sentence():
     task = demand_task()
     actuals, inputs = world(task, last="2026-01-20")
     table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 1, 9), dt.date(2026, 1, 10)))
-    with pytest.raises(ForecastError, match="needs at least 28"):
+    with pytest.raises(ForecastError, match="needs at least 21"):
         make_model("lear").fit(table, task)
 
 

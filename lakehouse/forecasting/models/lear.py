@@ -33,7 +33,7 @@ from lakehouse.forecasting.task import ForecastTask
 
 WINDOWS_DAYS = (84, 364, 1092)  # and all there is
 PENALTY_LIFE_DAYS = 28
-MINIMUM_DAYS = 28
+MINIMUM_DAYS = 21
 SPARSE_MINIMUM_DAYS = 365
 RIDGE_PATH = tuple(float(v) for v in np.geomspace(0.1, 1e5, 25))
 PATH = tuple(float(v) for v in np.geomspace(0.5, 0.002, 14))  # shares of the penalty that leaves nothing
@@ -50,13 +50,17 @@ class Lear(Model):
 
     name = "lear"
 
+    def __init__(self, *, sparse: bool | None = None) -> None:
+        """`sparse` chooses LASSO over several windows or ridge on all days; by default prices with a year of history are sparse."""
+        self.sparse = sparse
+
     def fit(
         self, features: pa.Table, task: ForecastTask, *, seed: int = 0, previous: Model | None = None, columns: list[str] | None = None
     ) -> Lear:
         """Fits one equation per series, window and slot; see `Model.fit`.
 
         Raises:
-            ForecastError: with fewer than 28 whole days.
+            ForecastError: with fewer than 21 whole days.
         """
         del seed
         self.task = task
@@ -128,7 +132,7 @@ class Lear(Model):
             )
         raw, truth, day = self._day_inputs(rows, grid)[whole], truth[whole], day[whole]
         age = day.max() - day
-        sparse = self.task.target == "price" and len(day) >= SPARSE_MINIMUM_DAYS
+        sparse = self.sparse if self.sparse is not None else self.task.target == "price" and len(day) >= SPARSE_MINIMUM_DAYS
         spans = [w for w in WINDOWS_DAYS if age.max() > w * 1.15] if sparse else []
         equations = []
         for n, span in enumerate([*spans, None]):
@@ -150,6 +154,11 @@ class Lear(Model):
             if (n == i.name or n.startswith(i.name + "_")) and not n.endswith(SKIPPED_ENDINGS)
         ]
         constant = [n for n in inputs if n.endswith(("_error_6h", "_error_24h", "_error_168h"))]
+        # cloud, humidity and the like matter by the day; a whole profile of each would drown the equations in inputs
+        for item in self.task.inputs:
+            if item.kind == "weather" and item.quantity == "other":
+                inputs = [n for n in inputs if n != item.name and not n.startswith(item.name + "_")]
+                constant += [n for n in (f"{item.name}_day_mean",) if n in available]
         profiles += [n for n in dict.fromkeys(inputs) if n not in constant]
         if "temperature_mean_mean_24h" in available:
             profiles = [n for n in profiles if not any(n.startswith(i.name) for i in self.task.inputs if i.quantity == "temperature")]

@@ -1,7 +1,7 @@
 """LightGBM quantiles, global over series: a squared-error model of the centre and quantile models of its errors.
 
-The centre learns the difference to the anchor (like day, operator's forecast), each series in units of its own mean. The
-spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes follow the number of rows.
+The centre corrects a linear first stage (ridge over whole days, `lear.py`), whose errors are taken from stripes that it was
+not fitted to; with many series or few days it corrects the anchor (like day, operator's forecast). The spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes follow the number of rows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lakehouse.forecasting.models.base import (
     usable_columns,
     write_parameters,
 )
+from lakehouse.forecasting.models.lear import Lear
 from lakehouse.forecasting.task import ForecastTask
 
 SPREAD_COLUMNS = (
@@ -48,6 +49,7 @@ SPREAD_COLUMNS = (
 )
 SPREAD_LIFE_DAYS = 28  # spread models are taken over from a previous fit that is not older than this
 THREADS = 2
+LINEAR_SERIES = 20  # with more series than this the linear first stage costs more than it brings
 
 
 class LightGBMQuantile(Model):
@@ -74,8 +76,7 @@ class LightGBMQuantile(Model):
         self.task = task
         self.columns = usable_columns(task, columns)
         truth = column(features, TARGET_COLUMN)
-        base = anchor(features, task)
-        keep = np.flatnonzero(np.isfinite(truth) & np.isfinite(base))
+        keep = np.flatnonzero(np.isfinite(truth) & np.isfinite(anchor(features, task)))
         if len(keep) < 48:
             raise ForecastError(
                 f"LightGBM for {task.target} needs at least 48 rows with a target, found {len(keep)}.", "Give a longer history."
@@ -84,8 +85,9 @@ class LightGBMQuantile(Model):
         self.scale = series_scale(rows, task)
         size = self.scale[column(rows, "series_code").astype(int)]
         day = column(rows, "days_since_2000")
-        x = self._inputs(rows)
-        y = (truth[keep] - base[keep]) / size
+        base = self._fit_linear(rows, day)
+        x = self._inputs(rows, base)
+        y = (truth[keep] - base) / size
         weight = recency_weight(day)
         self.settings = _settings(len(y), seed)
         rounds = self.settings.pop("rounds")
@@ -130,9 +132,9 @@ class LightGBMQuantile(Model):
 
     def predict(self, features: pa.Table) -> np.ndarray:
         """Centre plus error quantiles, in the target's unit."""
-        base = anchor(features, self.task)
+        base = self._base(features)
         size = self.scale[column(features, "series_code").astype(int)]
-        x = self._inputs(features)
+        x = self._inputs(features, base)
         centre = self.centre.predict(x, num_threads=THREADS)
         chosen = [self.columns.index(n) for n in self.spread_names] + [x.shape[1] - 1]
         small = np.column_stack([x[:, chosen], centre])
@@ -144,6 +146,9 @@ class LightGBMQuantile(Model):
     def save(self, folder: Path) -> None:
         """Writes each booster as LightGBM text and the rest as JSON."""
         self.centre.save_model(str(folder / "centre.txt"))
+        if self.linear is not None:
+            (folder / "linear").mkdir(exist_ok=True)
+            self.linear.save(folder / "linear")
         for n, model in self.spread.items():
             model.save_model(str(folder / f"spread_{self.task.quantile_columns[n]}.txt"))
         write_parameters(
@@ -172,6 +177,7 @@ class LightGBMQuantile(Model):
             saved["rounds"],
         )
         self.centre = lightgbm.Booster(model_file=str(folder / "centre.txt"))
+        self.linear = Lear(sparse=False).load(folder / "linear") if (folder / "linear").exists() else None
         self.spread = {}
         for n, name in enumerate(self.task.quantile_columns):
             if n != self.task.median_index:
@@ -187,15 +193,40 @@ class LightGBMQuantile(Model):
         """Settings of the centre model."""
         return self.settings | {"rounds": self.rounds, "columns": len(self.columns)}
 
-    def _inputs(self, rows: pa.Table) -> np.ndarray:
-        """Features, those in the target's unit as differences to the anchor in units of the series, and the anchor itself."""
+    def _fit_linear(self, rows: pa.Table, day: np.ndarray) -> np.ndarray:
+        """Fits the linear first stage and returns, for its own rows, what it says when their stripe is left out."""
+        base = anchor(rows, self.task)
+        self.linear = None
+        if len(self.task.series_ids) > LINEAR_SERIES:
+            return base
+        try:
+            self.linear = Lear(sparse=False).fit(rows, self.task, columns=self.columns)
+            for block in _blocks(day):
+                part = Lear(sparse=False).fit(rows.filter(pa.array(~block)), self.task, columns=self.columns)
+                said = part.predict(rows.filter(pa.array(block)))[:, self.task.median_index]
+                base[block] = np.where(np.isfinite(said), said, base[block])
+        except ForecastError:  # too few whole days for a linear model: the trees correct the plain anchor
+            self.linear = None
+            return anchor(rows, self.task)
+        return base
+
+    def _base(self, rows: pa.Table) -> np.ndarray:
+        """The first stage: the linear model where there is one, else the anchor."""
+        base = anchor(rows, self.task)
+        if self.linear is None:
+            return base
+        said = self.linear.predict(rows)[:, self.task.median_index]
+        return np.where(np.isfinite(said), said, base)
+
+    def _inputs(self, rows: pa.Table, base: np.ndarray) -> np.ndarray:
+        """Features and the first stage; values in the target's unit as differences to it, all in units of the series."""
         x = matrix(rows, self.columns)
         size = self.scale[column(rows, "series_code").astype(int)]
-        base = anchor(rows, self.task)
         own = set(own_unit_columns(self.task))
         for n, name in enumerate(self.columns):
             if name in own:
-                x[:, n] /= size
+                is_difference = name.startswith(("std_", "change_")) or "_error_" in name
+                x[:, n] = (x[:, n] if is_difference else x[:, n] - base) / size
         return np.column_stack([x, base / size])
 
 
@@ -224,8 +255,9 @@ def _settings(rows: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _blocks(day: np.ndarray, parts: int = 3, stripe_days: int = 14) -> list[np.ndarray]:
-    """Row masks of `parts` interleaved sets of two-week stripes, so that each set sees every season."""
+def _blocks(day: np.ndarray, parts: int = 3) -> list[np.ndarray]:
+    """Row masks of `parts` interleaved sets of stripes of up to two weeks, so that each set sees every season."""
+    stripe_days = int(np.clip((day.max() - day.min()) // (3 * parts), 1, 14))
     stripe = ((day - day.min()) // stripe_days).astype(int) % parts
     masks = [stripe == n for n in range(parts)]
     masks = [m for m in masks if m.any() and not m.all()]

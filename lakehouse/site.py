@@ -273,6 +273,11 @@ class Site(Section):
         """The site's current local day: its frozen clock, or the real date there."""
         return self.clock or datetime.now(self.zone).date()
 
+    def last_day(self) -> date:
+        """Last UTC day of which data may be: what others forecast for the days that the site forecasts lies ahead of today."""
+        ahead = max((series.horizon_days for series in self.series.values()), default=1)
+        return self.today() + timedelta(days=ahead + 1)  # a local day may end on the UTC day after it
+
     def days(self) -> list[date]:
         """All days of the site, from the first to today."""
         return [self.first_day + timedelta(days=n) for n in range((self.today() - self.first_day).days + 1)]

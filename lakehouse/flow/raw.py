@@ -111,13 +111,23 @@ def _rows_of(workspace: Workspace, feed: str, arrival: Arrival, ledger: list[dic
 
 
 def _touched(workspace: Workspace, feed: str, days: Sequence[date]) -> set[date]:
-    """Reading dates in these deliveries; a row without one counts for its delivery date, where its quarantine is."""
+    """The days on which the rows of these deliveries count."""
     name = f"raw/{feed}"
     with workspace.engine() as engine:
         table = register(engine, workspace.table(name), only={"delivery_date": (min(days), max(days))})
         listed = ", ".join(f"DATE '{d.isoformat()}'" for d in days)
-        found = engine.sql(f"SELECT DISTINCT coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})").fetchall()
+        day = _counted_on(workspace, feed)
+        found = engine.sql(f"SELECT DISTINCT {day} FROM {table} WHERE delivery_date IN ({listed})").fetchall()
     return {row[0] for row in found}
+
+
+def _counted_on(workspace: Workspace, feed: str) -> str:
+    """SQL for the day on which a row counts: its reading date, or its delivery date where it has none that can be."""
+    if feed in workspace.site.feeds_of("readings"):
+        from lakehouse.metering.vee import partition_day_sql
+
+        return partition_day_sql(workspace.site.first_day)
+    return "coalesce(date, delivery_date)"
 
 
 def stale_deliveries(workspace: Workspace, feed: str) -> list[date]:
@@ -161,10 +171,11 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
         accounted: when each reading date was last cleaned, UTC.
     """
     deliveries: dict[date, datetime] = {}
+    first, last = workspace.site.first_day, workspace.site.last_day()
     for one in workspace.table(f"raw/{feed}").files():
         delivered = one.partition["delivery_date"]
         smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")
-        hull = [delivered] if smallest is None or largest is None else [delivered, *days_between(smallest, largest)]
+        hull = [delivered] if smallest is None or largest is None else [delivered, *days_between(max(smallest, first), min(largest, last))]
         if any(day not in accounted or accounted[day] < one.written_at for day in hull):
             deliveries[delivered] = max(deliveries.get(delivered, one.written_at), one.written_at)
     if not deliveries:
@@ -173,6 +184,6 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
     with workspace.engine() as engine:
         table = register(engine, workspace.table(f"raw/{feed}"), only={"delivery_date": (min(deliveries), max(deliveries))})
         held = engine.sql(
-            f"SELECT DISTINCT delivery_date, coalesce(date, delivery_date) FROM {table} WHERE delivery_date IN ({listed})"
+            f"SELECT DISTINCT delivery_date, {_counted_on(workspace, feed)} FROM {table} WHERE delivery_date IN ({listed})"
         ).fetchall()
     return sorted({day for delivered, day in held if day not in accounted or accounted[day] < deliveries[delivered]})

@@ -94,7 +94,8 @@ def _thermal_bands(
     """Thermal output in at most `MOST_THERMAL_BANDS` bands, cheapest first."""
     thermal = solution.plan[solution.plan["unit_kind"] == "thermal"]
     power = _wide(thermal, "unit_id", "power_mw", problem.horizon)
-    cost = {unit.unit_id: unit.cost_curve[-1][1] / max(unit.maximum_mw, 1e-9) for unit in problem.thermal}
+    co2 = problem.co2_price_eur_per_t
+    cost = {unit.unit_id: unit.cost_curve[-1][1] / max(unit.maximum_mw, 1e-9) + unit.co2_t_per_mwh * co2 for unit in problem.thermal}
     if group_of is None and len(cost) <= MOST_THERMAL_BANDS:
         group_of = lambda unit_id: unit_id  # noqa: E731
     if group_of is None:
@@ -102,8 +103,8 @@ def _thermal_bands(
         cuts = np.unique(np.round(np.quantile([cost[u] for u in running], np.linspace(0, 1, MOST_THERMAL_BANDS // 2 + 2)[1:-1]), 0))
         labels = [
             f"thermal below {cuts[0]:.0f} EUR/MWh",
-            *(f"{a:.0f} to {b:.0f} EUR/MWh" for a, b in itertools.pairwise(cuts)),
-            f"from {cuts[-1]:.0f} EUR/MWh",
+            *(f"thermal, {a:.0f} to {b:.0f} EUR/MWh" for a, b in itertools.pairwise(cuts)),
+            f"thermal from {cuts[-1]:.0f} EUR/MWh",
         ]
         group_of = lambda unit_id: labels[int(np.searchsorted(cuts, cost[unit_id], side="right"))]  # noqa: E731
     grouped: dict[str, list[str]] = {}
@@ -127,7 +128,7 @@ def _output(
     horizon = problem.horizon
     bands: list[tuple[str, np.ndarray, str]] = []
     thermal = _thermal_bands(problem, solution, group_of) if problem.thermal else []
-    shades = [THERMAL[round(i * (len(THERMAL) - 1) / max(len(thermal) - 1, 1))] for i in range(len(thermal))]
+    shades = [THERMAL[round(i * (len(THERMAL) - 2) / max(len(thermal) - 1, 1))] for i in range(len(thermal))]
     bands += [(name, values, colour) for (name, values), colour in zip(thermal, shades, strict=True)]
     renewable = solution.plan[solution.plan["unit_kind"] == "renewable"]
     used = _wide(renewable, "unit_id", "power_mw", horizon).sum(axis=1).to_numpy()
@@ -181,6 +182,8 @@ def _output(
     axis.step(edges, _steps(problem.total_demand_mw), where="post", color="black", linewidth=1.6, label="demand")
     if below.min() < 0:
         axis.axhline(0, color="black", linewidth=0.8)
+    else:
+        axis.set_ylim(bottom=0)
     axis.set_ylabel("MW")
     axis.set_title("Output by source", loc="left", fontsize=10)
 

@@ -27,6 +27,8 @@ SLACK_TOLERANCE = 1e-5
 INTEGER_LIMIT_IN_PROCESS = 1_500
 # Above this size the relaxation takes minutes: the search for plans does without it.
 VERY_LARGE_COLUMNS = 250_000
+# HiGHS' presolve rules 15 and 16: probing and enumeration took most of the presolve of a 934-unit instance and removed little.
+SLOW_PRESOLVE_RULES = 1 << 15 | 1 << 16
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -345,6 +347,8 @@ def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[
 
     kinds = highspy.cb.HighsCallbackType
     highs = highs_with(program, threads=1, mip_rel_gap=task.gap, mip_abs_gap=1e-6, time_limit=max(0.1, left()))
+    if program.n_columns > VERY_LARGE_COLUMNS:
+        highs.setOptionValue("presolve_rule_off", SLOW_PRESOLVE_RULES)
     if len(task.start) and not (strict and task.start[task.slack].max(initial=0.0) > SLACK_TOLERANCE):
         _give_start(highs, task.start)
     best_bound = -np.inf
@@ -399,7 +403,8 @@ def _improve(task: SearchTask, line: Any) -> None:
     """Relaxation, a first plan by fixing what the relaxation agrees on, then neighbourhoods of the best plan, until stopped."""
     search = _Neighbourhoods(task, line)
     search.plan_by_sketch()
-    if search.best is not None and task.program.n_columns > VERY_LARGE_COLUMNS:
+    short_of_time = search.left() < 4 * search.sketch_seconds or task.program.n_columns > VERY_LARGE_COLUMNS
+    if search.best is not None and short_of_time:
         search.improve()
     elif search.relax():
         search.first_plan()
@@ -426,7 +431,7 @@ class _Neighbourhoods:
             self.best, self.objective = task.start, float(self.program.cost @ task.start)
         self.relaxed: Array | None = None
         self.relaxed_objective = -np.inf
-        self.relaxation_seconds = 0.0
+        self.relaxation_seconds = self.sketch_seconds = 0.0
         self.strict = task.last_resort  # no shortfalls, until no plan without them is found
 
     def left(self) -> float:
@@ -499,7 +504,8 @@ class _Neighbourhoods:
         begun = time.perf_counter()
         highs = highs_with(sketch, threads=1, mip_rel_gap=2e-3, time_limit=max(0.5, 0.5 * self.left()))
         highs.run()
-        self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
+        self.sketch_seconds = time.perf_counter() - begun
+        self.relaxation_seconds = 0.3 * self.sketch_seconds
         if highs.getInfo().primal_solution_status != 2:
             return
         commitment = np.array(highs.getSolution().col_value)[columns]

@@ -187,3 +187,27 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
             f"SELECT DISTINCT delivery_date, {_counted_on(workspace, feed)} FROM {table} WHERE delivery_date IN ({listed})"
         ).fetchall()
     return sorted({day for delivered, day in held if day not in accounted or accounted[day] < deliveries[delivered]})
+
+
+def abandoned_days(workspace: Workspace, feed: str) -> list[date]:
+    """Reading dates that were cleaned from deliveries which raw has read anew since, or no longer has.
+
+    The delivery may have held rows of these days that it does not hold now. Statistics of the account's files tell which to open.
+    """
+    read = workspace.table(f"raw/{feed}").partitions_written("delivery_date")
+    suspects: dict[date, datetime] = {}
+    for one in workspace.table("quality/conservation").files():
+        smallest, largest = one.statistics.get("min.delivery_date"), one.statistics.get("max.delivery_date")
+        if one.partition["feed"] != feed or smallest is None or largest is None:
+            continue
+        if any(day not in read or read[day] > one.written_at for day in days_between(smallest, largest)):
+            suspects[one.partition["date"]] = one.written_at
+    if not suspects:
+        return []
+    listed = ", ".join(f"DATE '{d.isoformat()}'" for d in suspects)
+    with workspace.engine() as engine:
+        table = register(
+            engine, workspace.table("quality/conservation"), only={"date": (min(suspects), max(suspects)), "feed": (feed, feed)}
+        )
+        held = engine.sql(f"SELECT DISTINCT date, delivery_date FROM {table} WHERE date IN ({listed})").fetchall()
+    return sorted({day for day, delivered in held if delivered not in read or read[delivered] > suspects[day]})

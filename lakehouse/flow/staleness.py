@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from lakehouse.flow import forecast
-from lakehouse.flow.raw import stale_deliveries, touched_days
+from lakehouse.flow.raw import abandoned_days, stale_deliveries, touched_days
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
 from lakehouse.flow.workspace import Workspace
 from lakehouse.storage.lake import days_between
@@ -152,7 +152,7 @@ def _touched(workspace: Workspace, tables: tuple[str, ...], feeds: list[str]) ->
     stale: set[date] = set()
     for feed in feeds:
         accounted = workspace.table("quality/conservation").partitions_written(only={"feed": feed})
-        stale |= set(touched_days(workspace, feed, accounted))
+        stale |= {*touched_days(workspace, feed, accounted), *abandoned_days(workspace, feed)}
     inside = [d for d in stale if site.first_day <= d <= site.last_day()]
     return [Step("cleaned", tables, span, "deliveries touched these days") for span in _spans(inside)]
 

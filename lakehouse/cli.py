@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lakehouse.errors import GridlakeError, TableNotFoundError
+from lakehouse.errors import GridlakeError
 
 if TYPE_CHECKING:
     from lakehouse.flow.workspace import Workspace
@@ -233,6 +233,68 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000) -> N
     raise typer.Exit(subprocess.call(command, env=_environment()))
 
 
+@app.command()
+def backtest(
+    target: Annotated[str, typer.Argument(help="demand, wind, solar or price, as the site has them.")],
+    from_: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First target day, local.")],
+    to: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last target day, included.")],
+    models: Annotated[str | None, typer.Option(help="Comma-separated; by default the site's models and their ensemble.")] = None,
+    refit: Annotated[str, typer.Option(help="Days between refits, such as 7d.")] = "7d",
+    out: Annotated[Path | None, typer.Option(help="Folder for the HTML report and the tables; a stopped backtest goes on there.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Backtests a target on a rolling origin that never looks ahead, beside the seasonal naive and the operator's forecast."""
+    from lakehouse.flow.backtest import run_backtest
+    from lakehouse.flow.workspace import Workspace
+
+    if not refit.removesuffix("d").isdigit() or int(refit.removesuffix("d")) < 1:
+        raise typer.BadParameter(f"expected a number of days such as 7d, found '{refit}'", param_hint="--refit")
+    workspace = Workspace.open()
+    _bring_up_to_date(workspace, "cleaned")
+    with _progress() as tell:
+        done = run_backtest(
+            workspace,
+            target,
+            from_.date(),
+            to.date(),
+            models=models.split(",") if models else None,
+            refit_days=int(refit.removesuffix("d")),
+            out=out,
+            workers=workers,
+            progress=lambda n, of, label: tell("backtest", n, of),
+        )
+    rows = done.result.summary_rows(workspace.site.name)
+    if as_json:
+        for row in rows:
+            _print_json(row)
+        return
+    _print_backtest(rows)
+    if done.report:
+        _console().print(f"report: {done.report}", highlight=False)
+
+
+@app.command()
+def vee(
+    meter: Annotated[str, typer.Argument(help="The meter.")],
+    from_: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
+    to: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for a picture of the readings and their flags.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """A meter's readings with what validation, estimation and editing made of them."""
+    from lakehouse.flow.vee import readings_of_meter
+    from lakehouse.flow.workspace import Workspace
+
+    found = readings_of_meter(Workspace.open(), meter, from_.date() if from_ else None, to.date() if to else None, plot)
+    if as_json:
+        _write_result(found, OutputFormat.JSON, None)
+        return
+    _print_table(found)
+    if plot:
+        _console().print(f"picture: {plot}", highlight=False)
+
+
 # -- dispatch instances
 
 
@@ -275,6 +337,24 @@ def dispatch_check(
         for line in report.lines():
             _console().print(line, highlight=False)
     raise typer.Exit(0 if report.ok else 1)
+
+
+@dispatch.command("explain")
+def dispatch_explain(
+    unit: Annotated[str, typer.Argument(help="The unit.")],
+    time: Annotated[datetime, typer.Argument(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="Start of the interval, UTC.")],
+    as_json: AsJson = False,
+) -> None:
+    """Why a unit does what it does in an interval of the plan, with the numbers."""
+    from lakehouse.flow.plan import explain_unit
+    from lakehouse.flow.workspace import Workspace
+
+    told = explain_unit(Workspace.open(), unit, time)
+    if as_json:
+        _print_json({"unit": unit, "interval_start": time.isoformat() + "Z", "reasons": told})
+        return
+    for line in told:
+        _console().print(line, highlight=False, markup=False)
 
 
 # -- printing
@@ -395,18 +475,41 @@ def _print_dictionary(described: list[dict[str, Any]], *, in_full: bool) -> None
         _console().print(shown)
 
 
+def _print_backtest(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    shown = Table(show_edge=False, pad_edge=False)
+    measures = ("mae", "rmse", "mape", "wape", "rmae", "pinball", "coverage_80", "seconds")
+    for heading in ("model", *measures):
+        shown.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in rows:
+        shown.add_row(row["model"], *(_cell(row.get(m)) for m in measures))
+    operator = rows[0]["benchmarks"].get("operator") if rows else None
+    if operator:
+        shown.add_row("operator's own", *(_cell(operator.get(m)) for m in measures))
+    _console().print(shown)
+    if rows:
+        label = f", {rows[0]['label']}" if rows[0].get("label") else ""
+        _console().print(f"{rows[0]['target']} of {rows[0]['site']}, {rows[0]['from']} to {rows[0]['to']}{label}", style="dim")
+
+
+def _bring_up_to_date(workspace: Workspace, layer: str) -> None:
+    from lakehouse.flow.staleness import next_steps
+
+    if not next_steps(workspace, until=layer):
+        return
+    command = [sys.executable, "-m", "jobs.refresh", "--home", str(workspace.site.home), "--until", layer]
+    code = subprocess.call(command, env=_environment(), stdout=sys.stderr)
+    if code:
+        raise typer.Exit(code)
+
+
 def _environment() -> dict[str, str]:
     from lakehouse.site import load_site
 
     site = load_site()
     path = os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
     return os.environ | {"GRIDLAKE_HOME": str(site.home), "DAGSTER_HOME": str(site.path("dagster")), "PYTHONPATH": path}
-
-
-def _workspace() -> Workspace:
-    from lakehouse.flow.workspace import Workspace
-
-    return Workspace.open()
 
 
 if __name__ == "__main__":

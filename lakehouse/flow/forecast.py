@@ -115,6 +115,14 @@ def inputs(workspace: Workspace, target: str, days: tuple[date, date] | None = N
     return pa.concat_tables([_input(workspace, one, series.interval_minutes, days) for one in series.inputs])
 
 
+def operator_forecast(workspace: Workspace, target: str) -> pa.Table | None:
+    """The operator's own forecast, for comparison: interval_start, value; None where the site names none."""
+    series = _series_of(workspace.site, target)
+    return (
+        _input(workspace, series.operator, series.interval_minutes, None).select(["interval_start", "value"]) if series.operator else None
+    )
+
+
 def _input(workspace: Workspace, one: Input, minutes: int, days: tuple[date, date] | None) -> pa.Table:
     contract = workspace.contract(one.table)
     column = "value" if "value" in contract.columns else one.column or one.quantity or value_column(contract)
@@ -424,7 +432,7 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
     quantiles = list(zip(task.quantiles, task.quantile_columns, strict=True))
     losses = " + ".join(f'greatest({q} * (actual - "{name}"), ({q} - 1) * (actual - "{name}"))' for q, name in quantiles)
     actual = actuals(workspace, target)
-    operator = _input(workspace, series.operator, series.interval_minutes, None) if series.operator else None
+    operator = operator_forecast(workspace, target)
     with workspace.engine(f"forecasts/{target}") as engine:
         engine.register("actuals", actual)
         engine.register(

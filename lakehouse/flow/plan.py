@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -351,3 +351,49 @@ def issue_instant(site: Site, day: date) -> datetime:
 
     assert site.fleet is not None
     return task_of(site, site.fleet.demand).issue_instants(day, day)[0].to_pydatetime()
+
+
+def explain_unit(workspace: Workspace, unit: str, moment: datetime) -> list[str]:
+    """Why a unit does what it does in an interval of the newest plan that holds it, in sentences with their numbers.
+
+    The plan's problem is set up and solved again from the same forecasts and the same state; if the unit would now do something
+    else, a sentence says so.
+
+    Args:
+        workspace: the site at work.
+        unit: the unit.
+        moment: start of the interval, UTC (taken as UTC if it has no zone).
+
+    Raises:
+        DispatchError: there is no fleet, no such unit, or no plan for that interval.
+    """
+    from lakehouse.dispatch import explain, solve
+
+    fleet = workspace.site.fleet
+    if fleet is None:
+        raise DispatchError(
+            f"The site '{workspace.site.name}' plans nothing: it has no fleet.", "Add a fleet to gridlake.yaml; see docs/site.md."
+        )
+    at = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    plan = workspace.table("dispatch/plan").read(f"interval_start = TIMESTAMPTZ '{at.isoformat()}'").to_pylist()
+    if not plan:
+        raise DispatchError(
+            f"There is no plan for {at:%Y-%m-%d %H:%M} UTC.",
+            'gridlake sql "SELECT min(interval_start), max(interval_start) FROM dispatch.plan"',
+        )
+    units = fleet_units(workspace)
+    planned = [row for row in plan if row["unit_id"] == unit]
+    if not planned:
+        raise DispatchError(
+            f"There is no unit '{unit}' in that plan.", f"Its units: {', '.join(sorted({row['unit_id'] for row in plan}))}."
+        )
+    day = max(row["date"] for row in planned)
+    demand = _forecast(workspace, fleet.demand, workspace.site.series[fleet.demand].series, day, _column(fleet.plan_quantile))  # type: ignore[index]
+    problem = problem_of(workspace, day, demand, units, _state_before(workspace, day, units))
+    solution = solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=1)
+    told = explain(problem, solution, unit, at)
+    rows = solution.plan[(solution.plan["unit_id"] == unit) & (solution.plan["interval_start"] == at)]
+    stored = next(row["power_mw"] for row in planned if row["date"] == day)
+    if len(rows) and abs(float(rows["power_mw"].iloc[0]) - stored) > 1e-3:
+        told.append(f"In the stored plan it runs at {stored:.3f} MW: forecasts or fleet changed since, or another plan costs the same.")
+    return told

@@ -1,0 +1,101 @@
+"""One meter's readings, with what validation, estimation and editing made of them: as a table and as a picture."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+
+from lakehouse.errors import TableNotFoundError
+from lakehouse.flow.workspace import Workspace
+
+SHOWN_DAYS = 7
+COLOURS = {"measured": "tab:blue", "estimated": "tab:orange", "edited": "tab:purple", "refused": "tab:red"}
+
+
+def readings_of_meter(
+    workspace: Workspace, meter: str, first: date | None = None, last: date | None = None, plot: Path | None = None
+) -> pa.Table:
+    """A meter's intervals: what was delivered, what stands now, and by which rule; refused readings are rows of their own.
+
+    Args:
+        workspace: the site at work.
+        meter: the meter.
+        first: first UTC day; by default a week before the last.
+        last: last UTC day, included; by default the newest day with readings.
+        plot: where to write a picture (PNG), if one is wanted.
+
+    Raises:
+        TableNotFoundError: the site has no meter readings, or none of this meter.
+    """
+    if not workspace.has("cleaned/meter_readings"):
+        raise TableNotFoundError(f"The site '{workspace.site.name}' has no meter readings.", "gridlake tables lists what it has.")
+    with workspace.engine("cleaned/meter_readings", "quality/quarantine") as engine:
+        newest = engine.sql("SELECT max(date) FROM cleaned.meter_readings WHERE meter_id = $meter", params={"meter": meter}).fetchall()[0][
+            0
+        ]
+        if newest is None:
+            some = engine.sql("SELECT DISTINCT meter_id FROM cleaned.meter_readings ORDER BY meter_id LIMIT 5").fetchall()
+            raise TableNotFoundError(
+                f"There are no readings of meter '{meter}'.", f"Meters are named like {', '.join(m for (m,) in some)}."
+            )
+        last = last or newest
+        first = first or date.fromordinal(last.toordinal() - SHOWN_DAYS + 1)
+        found = engine.sql(
+            """
+            SELECT register, interval_start, interval_minutes, energy_kwh, quality, rule, method, delivered_kwh, file
+            FROM cleaned.meter_readings WHERE meter_id = $meter AND date BETWEEN $first AND $last
+            UNION ALL BY NAME
+            SELECT register, interval_start, interval_minutes, NULL AS energy_kwh, 'refused' AS quality, rule, energy_kwh AS delivered_kwh, file
+            FROM quality.quarantine WHERE meter_id = $meter AND date BETWEEN $first AND $last AND interval_start IS NOT NULL
+            ORDER BY register, interval_start, quality""",
+            params={"meter": meter, "first": first, "last": last},
+        ).to_arrow_table()
+    if plot is not None:
+        plot.write_bytes(_picture(found, meter))
+    return found
+
+
+def _picture(found: pa.Table, meter: str) -> bytes:
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    rows = found.to_pandas()
+    registers = sorted(rows["register"].dropna().unique())
+    figure = Figure(figsize=(11, 2.6 * max(len(registers), 1)), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    for axes, register in zip(figure.subplots(max(len(registers), 1), squeeze=False)[:, 0], registers, strict=False):
+        own = rows[rows["register"] == register]
+        standing = own[own["energy_kwh"].notna()]
+        axes.plot(standing["interval_start"], standing["energy_kwh"], color="0.75", linewidth=0.8, zorder=1)
+        for quality, colour in COLOURS.items():
+            marked = own[own["quality"] == quality]
+            values = marked["delivered_kwh"] if quality == "refused" else marked["energy_kwh"]
+            if len(marked):
+                axes.scatter(
+                    marked["interval_start"],
+                    values,
+                    s=9,
+                    color=colour,
+                    marker="x" if quality == "refused" else "o",
+                    linewidths=0.8,
+                    label=quality,
+                    zorder=2,
+                )
+        ceiling = standing["energy_kwh"].max()
+        if ceiling > 0:
+            axes.set_ylim(min(0.0, standing["energy_kwh"].min()) - 0.05 * ceiling, 1.6 * ceiling)  # a spike must not flatten the rest
+        axes.set_ylabel(f"{register} [kWh]")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        locator = AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.legend(frameon=False, fontsize=8, ncols=4, loc="upper left", title=f"meter {meter}", title_fontsize=8)
+    written = io.BytesIO()
+    figure.savefig(written, format="png")
+    return written.getvalue()

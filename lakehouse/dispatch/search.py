@@ -509,7 +509,11 @@ class _Neighbourhoods:
         if highs.getInfo().primal_solution_status != 2:
             return
         commitment = np.array(highs.getSolution().col_value)[columns]
-        self.restricted(np.zeros(self.columns.shape, bool), commitment, self.left(), 1e-3)
+        free = np.zeros(self.columns.shape, bool)
+        if not self.restricted(free, commitment, self.left(), 1e-3):
+            # on the finer grid a unit may need longer to ramp down from its initial output: leave the first hours open
+            free[:, : max(2, self.horizon // 8)] = True
+            self.restricted(free, commitment, max(2.0, self.sketch_seconds), 2e-3)
 
     def first_plan(self) -> None:
         """Without a plan yet, fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then

@@ -509,7 +509,8 @@ def _environment() -> dict[str, str]:
 
     site = load_site()
     path = os.pathsep.join(p for p in (str(PROJECT), os.environ.get("PYTHONPATH", "")) if p)
-    return os.environ | {"GRIDLAKE_HOME": str(site.home), "DAGSTER_HOME": str(site.path("dagster")), "PYTHONPATH": path}
+    ours = {"GRIDLAKE_HOME": str(site.home), "DAGSTER_HOME": str(site.path("dagster")), "PYTHONPATH": path}
+    return {"DAGSTER_EVENT_BATCH_SIZE": "500"} | os.environ | ours
 
 
 if __name__ == "__main__":

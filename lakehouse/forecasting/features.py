@@ -352,14 +352,15 @@ def _power_curve(speed: str) -> str:
 
 def _frame(task: ForecastTask, issues: pd.DatetimeIndex, origin_us: int, step_us: int) -> tuple[pa.Table, pa.Table, int]:
     """Positions on the time grid (1-based, null for "not read") for each issue and target interval, and per issue."""
-    per_issue_valid = [task.valid_instants(issue) for issue in issues]
-    lengths = np.array([len(v) for v in per_issue_valid])
-    valid = pd.DatetimeIndex(np.concatenate([v.asi8 for v in per_issue_valid]).view("M8[us]")).tz_localize("UTC")
+    issue_day = task.issue_days(issues)
+    starts = local_to_utc(issue_day + pd.Timedelta(days=1), task.time_zone).asi8
+    lengths = (local_to_utc(issue_day + pd.Timedelta(days=1 + task.horizon_days), task.time_zone).asi8 - starts) // step_us
     number = np.repeat(np.arange(len(issues)), lengths)
+    within = np.arange(len(number)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    valid = pd.DatetimeIndex((starts[number] + within * step_us).view("M8[us]")).tz_localize("UTC")
     local = valid.tz_convert(task.time_zone)
     wall = local.tz_localize(None)
     midnight = wall.normalize()
-    issue_day = task.issue_days(issues)
 
     def position(instants: pd.DatetimeIndex) -> np.ndarray:
         return (instants.as_unit("us").asi8 - origin_us) // step_us + 1

@@ -67,7 +67,8 @@ class LightGBMQuantile(Model):
         columns: list[str] | None = None,
         centre_only: bool = False,
     ) -> LightGBMQuantile:
-        """Fits the centre on all rows and the spread on out-of-block errors; see `Model.fit`. `centre_only` leaves the spread out.
+        """Fits the centre on all rows and the spread on out-of-block errors; see `Model.fit`. `centre_only` fits a quick
+        centre on the anchor without linear stage and spread, to see which features matter.
 
         Raises:
             ForecastError: with fewer than 48 rows that have a target and an anchor.
@@ -85,12 +86,13 @@ class LightGBMQuantile(Model):
         self.scale = series_scale(rows, task)
         size = self.scale[column(rows, "series_code").astype(int)]
         day = column(rows, "days_since_2000")
-        base = self._fit_linear(rows, day)
+        self.linear = None
+        base = anchor(rows, task) if centre_only else self._fit_linear(rows, day)
         x = self._inputs(rows, base)
         y = (truth[keep] - base) / size
         weight = recency_weight(day)
         self.settings = _settings(len(y), seed)
-        rounds = self.settings.pop("rounds")
+        rounds = min(self.settings.pop("rounds"), 100) if centre_only else self.settings.pop("rounds")
         self.rounds = rounds
         self.trained_to = float(day.max())
 
@@ -110,7 +112,7 @@ class LightGBMQuantile(Model):
         error = np.empty(len(y))
         for block in _blocks(day):
             part = lightgbm.Dataset(x[~block], y[~block], weight=weight[~block])
-            model = lightgbm.train(self.settings | {"objective": "regression"}, part, max(rounds * 2 // 3, 30))
+            model = lightgbm.train(self.settings | {"objective": "regression"}, part, max(rounds // 2, 30))
             error[block] = y[block] - model.predict(x[block], num_threads=THREADS)
         operator = task.operator_input
         wanted = set(SPREAD_COLUMNS) | {i.name for i in task.inputs} | {f"{operator.name}_error_24h" if operator else ""}
@@ -126,7 +128,7 @@ class LightGBMQuantile(Model):
         self.spread = {}
         for n, q in enumerate(task.quantiles):
             if n != task.median_index:
-                self.spread[n] = lightgbm.train(spread_settings | {"objective": "quantile", "alpha": q}, spread_data, 60)
+                self.spread[n] = lightgbm.train(spread_settings | {"objective": "quantile", "alpha": q}, spread_data, 40)
         self.spread_to = self.trained_to
         return self
 
@@ -177,7 +179,7 @@ class LightGBMQuantile(Model):
             saved["rounds"],
         )
         self.centre = lightgbm.Booster(model_file=str(folder / "centre.txt"))
-        self.linear = Lear(sparse=False).load(folder / "linear") if (folder / "linear").exists() else None
+        self.linear = Lear().load(folder / "linear") if (folder / "linear").exists() else None
         self.spread = {}
         for n, name in enumerate(self.task.quantile_columns):
             if n != self.task.median_index:
@@ -200,9 +202,9 @@ class LightGBMQuantile(Model):
         if len(self.task.series_ids) > LINEAR_SERIES:
             return base
         try:
-            self.linear = Lear(sparse=False).fit(rows, self.task, columns=self.columns)
+            self.linear = Lear().fit(rows, self.task, columns=self.columns)
             for block in _blocks(day):
-                part = Lear(sparse=False).fit(rows.filter(pa.array(~block)), self.task, columns=self.columns)
+                part = Lear().fit(rows.filter(pa.array(~block)), self.task, columns=self.columns)
                 said = part.predict(rows.filter(pa.array(block)))[:, self.task.median_index]
                 base[block] = np.where(np.isfinite(said), said, base[block])
         except ForecastError:  # too few whole days for a linear model: the trees correct the plain anchor
@@ -238,9 +240,9 @@ def recency_weight(day: np.ndarray, half_life_days: float = 540.0) -> np.ndarray
 def _settings(rows: int, seed: int) -> dict[str, Any]:
     small = rows < 6000
     return {
-        "rounds": 120 if small else 400,
+        "rounds": 120 if small else 250,
         "num_leaves": 15 if small else 31,
-        "learning_rate": 0.08 if small else 0.04,
+        "learning_rate": 0.08 if small else 0.06,
         "min_data_in_leaf": 20 if small else 40,
         "feature_fraction": 0.5,
         "bagging_fraction": 0.8,

@@ -260,15 +260,19 @@ def _named_in_log(log: Path) -> set[str]:
 
 
 def _stale(workspace: Workspace) -> Iterator[Finding]:
+    if not any(workspace.table(name).exists() for name in workspace.contracts):
+        return  # an empty lake is told already
     steps = next_steps(workspace)
     for step in steps:
+        tables = ", ".join(step.tables)
         if step.days is None:
-            stale = f"{', '.join(step.tables)}: stale"
+            stale = f"{tables}: stale"
+        elif step.days[0] == step.days[1]:
+            stale = f"1 day of {tables} is stale, {step.days[0]}"
         else:
-            days = (step.days[1] - step.days[0]).days + 1
-            span = f"{step.days[0]}" + (f" to {step.days[1]}" if days > 1 else "")
-            stale = f"{', '.join(step.tables)}: {days} {'days are' if days > 1 else 'day is'} stale, {span}"
-        yield Finding("warning", f"{stale} ({step.reason}); what rests on it follows.", f"{_command(workspace)} refresh")
+            stale = f"{(step.days[1] - step.days[0]).days + 1:,} days of {tables} are stale, {step.days[0]} to {step.days[1]}"
+        follows = "; what rests on it follows" if step is steps[-1] else ""
+        yield Finding("warning", f"{stale} ({step.reason}){follows}.", f"{_command(workspace)} refresh")
     if not steps:
         yield Finding("ok", "Nothing is stale.")
 

@@ -59,7 +59,7 @@ def aged(path):
 def test_a_sound_site_has_no_errors_and_says_what_is_still_to_be_made(workspace):
     assert told(workspace, "error") == []
     assert one_that_says(told(workspace, "ok"), "Site 'sample'").count("2026-03-16 to 2026-04-15, where its clock stands") == 1
-    waiting = one_that_says(told(workspace, "warning"), "raw/meter_readings: 30 days are stale, 2026-03-17 to 2026-04-15")
+    waiting = one_that_says(told(workspace, "warning"), "30 days of raw/meter_readings are stale, 2026-03-17 to 2026-04-15")
     assert waiting.endswith(f"gridlake --home {workspace.site.home} refresh")
 
 

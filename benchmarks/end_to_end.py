@@ -42,7 +42,7 @@ def command(home: Path | None, *arguments: str) -> tuple[str, float, float]:
             time.sleep(0.05)
         out.seek(0)
         printed = out.read()
-    if process.returncode:
+    if process.returncode or not printed.strip():
         sys.exit(f"{' '.join(arguments)} failed:\n{printed}")
     return printed, time.perf_counter() - begun, peak / 1e6
 

@@ -467,7 +467,8 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
 
 def accuracy_is_due(workspace: Workspace) -> bool:
     """Whether forecasts were issued, or actuals came, since accuracy was last computed."""
-    scored = max((f.written_at for f in workspace.table("quality/forecast_accuracy").files()), default=None)
+    committed = workspace.table("quality/forecast_accuracy").history(1)
+    scored = datetime.fromtimestamp(committed[0]["timestamp"] / 1000, UTC) if committed else None  # there may be nothing to score yet
     tables = {f"forecasts/{t}" for t in workspace.site.series} | {s.table for s in workspace.site.series.values()}
     written = [f.written_at for t in tables for f in workspace.table(t).files()]
     return any(t.startswith("forecasts/") and workspace.table(t).exists() for t in tables) and (scored is None or max(written) > scored)

@@ -125,21 +125,27 @@ def problem_of(
     thermal, renewables, storages, markets = [], [], [], []
     for unit in units:
         name, kind = unit["unit_id"], unit["kind"]
-        given = {k: v for k, v in unit.items() if k not in ("unit_id", "kind")} | state.get(name, {})
-        if kind == "thermal":
-            curves = {k: tuple(tuple(p) for p in given.pop(k)) for k in ("cost_curve", "startup_costs") if k in given}
-            thermal.append(_made(ThermalUnit, name, unit_id=name, **curves, **given))
-        elif kind in ("wind", "solar"):
-            available = _needed(workspace, kind, given.pop("series_id", kind), day, starts, name).clip(0.0, given.pop("maximum_mw", None))
-            given["minimum_mw"] = available.clip(upper=given.get("minimum_mw", 0.0)).to_numpy()
-            renewables.append(_made(Renewable, name, unit_id=name, maximum_mw=available.to_numpy(), **given))
-        elif kind == "storage":
-            storages.append(_made(Storage, name, storage_id=name, **given))
-        elif kind == "grid":
-            price = _grid_price(workspace, given, day, starts, name)
-            given["import_price_eur_per_mwh"] = price + given.pop("import_margin_eur_per_mwh", 0.0)
-            given["export_price_eur_per_mwh"] = price - given.pop("export_margin_eur_per_mwh", 0.0)
-            markets.append(_made(Market, name, **given))
+        given = {k: v for k, v in unit.items() if k not in ("unit_id", "kind") and v is not None} | state.get(name, {})
+        try:
+            if kind == "thermal":
+                thermal.append(ThermalUnit(unit_id=name, **_thermal_parameters(given)))
+            elif kind in ("wind", "solar"):
+                available = _needed(workspace, kind, given.pop("series_id", kind), day, starts, name).clip(
+                    0.0, given.pop("maximum_mw", None)
+                )
+                given["minimum_mw"] = available.clip(upper=given.get("minimum_mw", 0.0)).to_numpy()
+                renewables.append(Renewable(unit_id=name, maximum_mw=available.to_numpy(), **given))
+            elif kind == "storage":
+                storages.append(Storage(storage_id=name, **given))
+            elif kind == "grid":
+                price = _grid_price(workspace, given, day, starts, name)
+                given["import_price_eur_per_mwh"] = price + given.pop("import_margin_eur_per_mwh", 0.0)
+                given["export_price_eur_per_mwh"] = price - given.pop("export_margin_eur_per_mwh", 0.0)
+                markets.append(Market(**given))
+        except (TypeError, ValueError, AttributeError) as error:  # a parameter that is unknown, missing, or no number
+            raise DispatchError(
+                f"Unit {name}: {str(error).split('__init__() ')[-1]}.", "docs/dispatch.md lists the parameters of each kind of unit."
+            ) from None
     return DispatchProblem(
         interval_start=[s.to_pydatetime() for s in starts],
         interval_hours=fleet.interval_minutes / 60,
@@ -155,13 +161,16 @@ def problem_of(
     )
 
 
-def _made(kind: Any, name: str, **parameters: Any) -> Any:
-    try:
-        return kind(**parameters)
-    except TypeError as error:
-        raise DispatchError(
-            f"Unit {name}: {str(error).split('__init__() ')[-1]}.", "docs/dispatch.md lists the parameters of each kind of unit."
-        ) from None
+def _thermal_parameters(given: dict[str, Any]) -> dict[str, Any]:
+    """A thermal unit's parameters as the trade wants them: JSON has neither tuples nor moments."""
+    curves = {k: tuple(tuple(float(x) for x in point) for point in given[k]) for k in ("cost_curve", "startup_costs") if k in given}
+    outages = tuple((_moment(start), _moment(end)) for start, end in given.get("outages", ()))
+    return given | curves | {"outages": outages}
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment  # one without offset is refused where the unit is made
 
 
 def _grid_price(workspace: Workspace, given: dict[str, Any], day: date, starts: list[Any], name: str) -> Any:

@@ -243,7 +243,9 @@ def _older(made: Written, source: Written) -> list[date]:
 
 
 def _newest(workspace: Workspace, table: str) -> datetime:
-    return max((f.written_at for f in workspace.table(table).files()), default=datetime.min.replace(tzinfo=UTC))
+    # Told by the commit and not by the files: a table may be up to date and empty.
+    committed = workspace.table(table).history(1)
+    return datetime.fromtimestamp(committed[0]["timestamp"] / 1000, UTC) if committed else datetime.min.replace(tzinfo=UTC)
 
 
 def _spans(days: Iterable[date]) -> list[tuple[date, date]]:

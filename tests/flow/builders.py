@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from lakehouse.flow.clean import clean_meters, clean_readings_days, clean_series_days, sum_meters_days
+from lakehouse.flow.clean import clean_fleet, clean_meters, clean_readings_days, clean_series_days, sum_meters_days
 from lakehouse.flow.raw import read_deliveries, stale_deliveries
 from lakehouse.flow.staleness import Step, next_steps
 from lakehouse.flow.workspace import Workspace
@@ -103,6 +103,8 @@ def take(workspace: Workspace, step: Step) -> None:
         clean_meters(workspace)
     elif table == "cleaned/meter_readings":
         assert clean_readings_days(workspace, *days).is_conserved
+    elif table == "cleaned/fleet":
+        clean_fleet(workspace)
     elif table == "cleaned/load":
         sum_meters_days(workspace, *days)
     elif table == "quality/codes":

@@ -17,6 +17,7 @@ from lakehouse.storage.engine import register, select_files
 from lakehouse.storage.lake import Commit, days_between
 
 LOAD_MINUTES = 60
+LEAST_DAYS_TO_JUDGE_DATES = 150
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Fate:
     estimated: int = 0
     is_conserved: bool = True
     refused_by_rule: dict[str, int] = field(default_factory=dict)
+    swapped_dates: list[str] = field(default_factory=list)
 
 
 def clean_series_days(workspace: Workspace, first: date, last: date) -> Fate:
@@ -50,8 +52,20 @@ def clean_series_days(workspace: Workspace, first: date, last: date) -> Fate:
         inputs = [f"raw/{feed}" for feed in feeds]
         for table in series_tables(workspace):
             fate.commits[table] = workspace.replace(table, cleaned.trusted[table], where={"date": (first, last)}, inputs=inputs)
+        fate.swapped_dates = _swapped_dates(engine, workspace.site, first, last)
         _account(workspace, engine, fate, feeds, cleaned.quarantined, cleaned.conservation, first, last)
     return fate
+
+
+def _swapped_dates(engine: duckdb.DuckDBPyConnection, site: Site, first: date, last: date) -> list[str]:
+    """Series and years of a long span in which day and month look exchanged, each as a sentence with its evidence."""
+    from lakehouse.series.day_month import day_month_swaps, verdicts
+
+    if (last - first).days < LEAST_DAYS_TO_JUDGE_DATES:
+        return []
+    engine.execute("CREATE OR REPLACE TEMP VIEW dated AS SELECT series_id, quantity, interval_start, value FROM delivered WHERE fault IS NULL")
+    found = verdicts(day_month_swaps(engine, "dated", time_zone=site.time_zone))
+    return [f"{one.series_id} {one.quantity} {one.evidence}" for one in found if one.is_swapped]
 
 
 def series_tables(workspace: Workspace) -> list[str]:

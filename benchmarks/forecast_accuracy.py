@@ -44,7 +44,9 @@ class Case:
 
 
 def long(at: pd.DatetimeIndex | pd.Series, value: np.ndarray | pd.Series, series_id: str) -> pd.DataFrame:
-    return pd.DataFrame({"series_id": series_id, "interval_start": pd.DatetimeIndex(at).as_unit("us"), "value": np.asarray(value, dtype=float)})
+    return pd.DataFrame(
+        {"series_id": series_id, "interval_start": pd.DatetimeIndex(at).as_unit("us"), "value": np.asarray(value, dtype=float)}
+    )
 
 
 # --- Spain -----------------------------------------------------------------------------------------------------------
@@ -56,7 +58,14 @@ def spain_tables(data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     at = pd.to_datetime(energy["time"], utc=True).astype("datetime64[us, UTC]")
     local = at.dt.tz_convert("Europe/Madrid").dt.tz_localize(None)
     swapped = local.dt.day <= 12
-    told = pd.to_datetime({"year": local.dt.year, "month": local.dt.month.where(~swapped, local.dt.day), "day": local.dt.day.where(~swapped, local.dt.month), "hour": local.dt.hour})
+    told = pd.to_datetime(
+        {
+            "year": local.dt.year,
+            "month": local.dt.month.where(~swapped, local.dt.day),
+            "day": local.dt.day.where(~swapped, local.dt.month),
+            "hour": local.dt.hour,
+        }
+    )
     columns = [c for c in energy.columns if c not in ("time", "price actual")]
     values = energy[columns].assign(told=told).drop_duplicates("told").set_index("told")
     right = values.reindex(local).reset_index(drop=True).assign(interval_start=at)
@@ -74,11 +83,23 @@ def spain_load(data: Path, *, with_operator: bool) -> Case:
     table = temperature
     if with_operator:
         inputs.append(ExogenousInput("operator_load", "MW", "operator_forecast", "day_ahead", forecasts_target=True))
-        table = temperature.merge(energy[["interval_start", "total load forecast"]].rename(columns={"total load forecast": "operator_load"}), on="interval_start", how="outer")
+        table = temperature.merge(
+            energy[["interval_start", "total load forecast"]].rename(columns={"total load forecast": "operator_load"}),
+            on="interval_start",
+            how="outer",
+        )
     task = ForecastTask("demand", ("ES",), "Europe/Madrid", "ES", "", 40.42, -3.70, inputs=tuple(inputs))
     operator = energy[["interval_start", "total load forecast"]].rename(columns={"total load forecast": "value"})
     bar = ("MAE <= 1.0 x operator", "mae", 1.0, "operator") if with_operator else ("MAPE <= 1.6 %", "mape", 1.6, "")
-    return Case(task, long(energy["interval_start"], energy["total load actual"], "ES"), table, operator, dt.date(2017, 1, 1), dt.date(2017, 12, 31), *bar)
+    return Case(
+        task,
+        long(energy["interval_start"], energy["total load actual"], "ES"),
+        table,
+        operator,
+        dt.date(2017, 1, 1),
+        dt.date(2017, 12, 31),
+        *bar,
+    )
 
 
 # --- Germany ---------------------------------------------------------------------------------------------------------
@@ -105,7 +126,18 @@ def entsoe_load(data: Path) -> Case:
     actual, forecast = "Actual Total Load (MW)", "Day-ahead Total Load Forecast (MW)"
     task = ForecastTask("demand", ("DE",), "Europe/Berlin", "DE", "", 51.0, 10.0, issue_time_local="10:00")
     operator = table[["interval_start", forecast]].rename(columns={forecast: "value"})
-    return Case(task, long(table["interval_start"], table[actual], "DE"), None, operator, dt.date(2021, 1, 1), dt.date(2022, 12, 31), "MAPE <= 0.70 x operator", "mape", 0.70, "operator")
+    return Case(
+        task,
+        long(table["interval_start"], table[actual], "DE"),
+        None,
+        operator,
+        dt.date(2021, 1, 1),
+        dt.date(2022, 12, 31),
+        "MAPE <= 0.70 x operator",
+        "mape",
+        0.70,
+        "operator",
+    )
 
 
 def entsoe_generation(data: Path, folder: str, target: str) -> Case:
@@ -116,7 +148,18 @@ def entsoe_generation(data: Path, folder: str, target: str) -> Case:
         inputs=(ExogenousInput("operator", "MW", "operator_forecast", "day_ahead", forecasts_target=True),),
     )  # fmt: skip
     inputs = table[["interval_start", "Day-ahead (MW)"]].rename(columns={"Day-ahead (MW)": "operator"})
-    return Case(task, long(table["interval_start"], table["Actual (MW)"], folder), inputs, None, dt.date(2021, 1, 1), dt.date(2022, 12, 31), "MAE <= 0.95 x operator", "mae", 0.95, "operator")
+    return Case(
+        task,
+        long(table["interval_start"], table["Actual (MW)"], folder),
+        inputs,
+        None,
+        dt.date(2021, 1, 1),
+        dt.date(2022, 12, 31),
+        "MAE <= 0.95 x operator",
+        "mae",
+        0.95,
+        "operator",
+    )
 
 
 # --- France, Victoria, Switzerland -----------------------------------------------------------------------------------
@@ -143,15 +186,48 @@ def opsd_france(data: Path) -> Case:
     )  # fmt: skip
     forecast = pd.DataFrame({"interval_start": at, "operator": load["FR_load_forecast_entsoe_transparency"]})
     inputs = inputs.merge(forecast, on="interval_start", how="outer")
-    return Case(task, long(at, load["FR_load_actual_entsoe_transparency"], "FR"), inputs, None, dt.date(2017, 1, 1), dt.date(2017, 12, 31), "MAPE <= 1.0 x operator", "mape", 1.0, "operator")
+    return Case(
+        task,
+        long(at, load["FR_load_actual_entsoe_transparency"], "FR"),
+        inputs,
+        None,
+        dt.date(2017, 1, 1),
+        dt.date(2017, 12, 31),
+        "MAPE <= 1.0 x operator",
+        "mape",
+        1.0,
+        "operator",
+    )
 
 
 def vic_elec(data: Path) -> Case:
     table = pd.read_csv(data / "vic_elec/vic_electricity.csv.gz")
     at = pd.to_datetime(table["Time"], utc=True).astype("datetime64[us, UTC]")
-    task = ForecastTask("demand", ("VIC",), "Australia/Melbourne", "AU", "VIC", -37.8, 145.0, interval_minutes=30, issue_time_local="10:00", inputs=(ExogenousInput("temperature", "degC", "weather", "perfect"),))
+    task = ForecastTask(
+        "demand",
+        ("VIC",),
+        "Australia/Melbourne",
+        "AU",
+        "VIC",
+        -37.8,
+        145.0,
+        interval_minutes=30,
+        issue_time_local="10:00",
+        inputs=(ExogenousInput("temperature", "degC", "weather", "perfect"),),
+    )
     inputs = pd.DataFrame({"interval_start": at, "temperature": table["Temperature"]})
-    return Case(task, long(at, table["Demand"], "VIC"), inputs, None, dt.date(2013, 1, 1), dt.date(2013, 12, 31), "MAPE <= 0.45 x last week", "mape", 0.45, "seasonal_naive")
+    return Case(
+        task,
+        long(at, table["Demand"], "VIC"),
+        inputs,
+        None,
+        dt.date(2013, 1, 1),
+        dt.date(2013, 12, 31),
+        "MAPE <= 0.45 x last week",
+        "mape",
+        0.45,
+        "seasonal_naive",
+    )
 
 
 def swiss_aggregate(data: Path) -> Case:
@@ -164,12 +240,29 @@ def swiss_aggregate(data: Path) -> Case:
     mean = np.concatenate([w.loc[homes].to_numpy(dtype=float).mean(axis=0) for w in weeks])
     at = pd.date_range("2010-11-01", periods=len(mean), freq="15min", tz="Europe/Zurich").tz_convert("UTC")
     task = ForecastTask("demand", ("mean_home",), "Europe/Zurich", "CH", "", 46.9, 8.2, interval_minutes=15, unit="kWh")
-    return Case(task, long(at, mean, "mean_home"), None, None, dt.date(2010, 11, 27), dt.date(2010, 12, 5), "WAPE <= 0.6 x last week", "wape", 0.6, "seasonal_naive")
+    return Case(
+        task,
+        long(at, mean, "mean_home"),
+        None,
+        None,
+        dt.date(2010, 11, 27),
+        dt.date(2010, 12, 5),
+        "WAPE <= 0.6 x last week",
+        "wape",
+        0.6,
+        "seasonal_naive",
+    )
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------
 
-EPF = {"NP": ("NO", 60.0, 11.0, 1.74), "PJM": ("US", 40.0, -77.0, 3.01), "BE": ("BE", 50.8, 4.4, 6.14), "FR": ("FR", 47.0, 2.5, 3.98), "DE": ("DE", 51.0, 10.0, 3.61)}
+EPF = {
+    "NP": ("NO", 60.0, 11.0, 1.74),
+    "PJM": ("US", 40.0, -77.0, 3.01),
+    "BE": ("BE", 50.8, 4.4, 6.14),
+    "FR": ("FR", 47.0, 2.5, 3.98),
+    "DE": ("DE", 51.0, 10.0, 3.61),
+}
 
 
 def epf_market(data: Path, market: str) -> Case:
@@ -178,13 +271,27 @@ def epf_market(data: Path, market: str) -> Case:
     # a day has 24 hours of the local clock throughout: a zone without daylight saving
     zone = "Etc/GMT+5" if market == "PJM" else "Etc/GMT-1"
     at = pd.to_datetime(table.iloc[:, 0]).dt.tz_localize(zone).dt.tz_convert("UTC").astype("datetime64[us, UTC]")
-    inputs = pd.DataFrame({"interval_start": at, "forecast_1": table.iloc[:, 1].astype(float), "forecast_2": table.iloc[:, 2].astype(float)})
+    inputs = pd.DataFrame(
+        {"interval_start": at, "forecast_1": table.iloc[:, 1].astype(float), "forecast_2": table.iloc[:, 2].astype(float)}
+    )
     task = ForecastTask(
-        "price", (market,), zone, country, "", latitude, longitude, issue_time_local="10:00", actuals_availability="day_ahead", unit="EUR/MWh",
+        "price", (market,), zone, country, "", latitude, longitude,
+        issue_time_local="10:00", actuals_availability="day_ahead", unit="EUR/MWh",
         inputs=(ExogenousInput("forecast_1", "MW", "market", "day_ahead"), ExogenousInput("forecast_2", "MW", "market", "day_ahead")),
     )  # fmt: skip
     last = at.max().tz_convert(zone).date()
-    return Case(task, long(at, table.iloc[:, 3], market), inputs, None, last - dt.timedelta(days=727), last, f"MAE (published LEAR {bar} on the following two years)", "mae", bar, "")
+    return Case(
+        task,
+        long(at, table.iloc[:, 3], market),
+        inputs,
+        None,
+        last - dt.timedelta(days=727),
+        last,
+        f"MAE (published LEAR {bar} on the following two years)",
+        "mae",
+        bar,
+        "",
+    )
 
 
 CASES = {
@@ -200,19 +307,32 @@ CASES = {
 } | {f"epf_{m.lower()}": (lambda data, m=m: epf_market(data, m)) for m in EPF}
 
 
-def run(name: str, data: Path, models: tuple[str, ...], refit_days: int, days: int | None, history_days: int | None) -> tuple[Case, BacktestResult]:
+def run(
+    name: str, data: Path, models: tuple[str, ...], refit_days: int, days: int | None, history_days: int | None
+) -> tuple[Case, BacktestResult]:
     case = CASES[name](data)
     first = case.first_day if days is None else max(case.first_day, case.last_day - dt.timedelta(days=days - 1))
     actuals = case.actuals
     if history_days is not None:
         actuals = actuals[actuals["interval_start"] >= case.task.day_bounds(first)[0] - pd.Timedelta(days=history_days)]
-    result = backtest(case.task, actuals, case.inputs, first_day=first, last_day=case.last_day, models=models, refit_days=refit_days, operator=case.operator)
+    result = backtest(
+        case.task,
+        actuals,
+        case.inputs,
+        first_day=first,
+        last_day=case.last_day,
+        models=models,
+        refit_days=refit_days,
+        operator=case.operator,
+    )
     return case, result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GRIDLAKE_DATA", Path(__file__).resolve().parents[2] / "shared/data")))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("GRIDLAKE_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+    )
     parser.add_argument("--only", default=",".join(CASES))
     parser.add_argument("--models", default="lightgbm,lear")
     parser.add_argument("--refit", type=int, default=7)
@@ -235,7 +355,8 @@ def main() -> None:
             share = found[case.measure] / reference
             verdict = "" if model == case.against else ("met" if share <= case.limit else "missed")
             print(
-                f"  {model:15s} MAE {found['mae']:10.4g}  MAPE {found['mape']:7.3f} %  WAPE {found['wape']:6.3f} %  rMAE {found['rmae']:.3f}  "
+                f"  {model:15s} MAE {found['mae']:10.4g}  MAPE {found['mape']:7.3f} %  "
+                f"WAPE {found['wape']:6.3f} %  rMAE {found['rmae']:.3f}  "
                 f"80 % covers {found['coverage_80']:5.1f} %  {case.measure}{' ratio' if case.against else ''} {share:.3f} {verdict}",
                 flush=True,
             )

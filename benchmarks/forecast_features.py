@@ -111,7 +111,11 @@ def main() -> None:
             continue
         found = json.loads(done.stdout.strip().splitlines()[-1])
         extra = f"  a further day {found['further_day_seconds']:.2f} s" if "further_day_seconds" in found else ""
-        print(f"{name:12s} {found['rows']:,.0f} rows x {found['features']:.0f} features  {found['seconds']:.1f} s  peak {found['peak_mb']:.0f} MB{extra}", flush=True)
+        print(
+            f"{name:12s} {found['rows']:,.0f} rows x {found['features']:.0f} features  "
+            f"{found['seconds']:.1f} s  peak {found['peak_mb']:.0f} MB{extra}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

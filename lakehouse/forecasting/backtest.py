@@ -135,14 +135,16 @@ def backtest(
     span_start, span_end = task.day_bounds(first_day)[0], task.day_bounds(last_day)[1]
     if not ((have >= span_start) & (have < span_end)).any():
         raise ForecastError(
-            f"There are no actuals of {task.target} from {first_day} to {last_day}: the data run from {earliest} to {have.max().tz_convert(task.time_zone).date()}.",
+            f"There are no actuals of {task.target} from {first_day} to {last_day}: "
+            f"the data run from {earliest} to {have.max().tz_convert(task.time_zone).date()}.",
             "Choose --from and --to within the data, some weeks after its beginning.",
         )
     learning_start = earliest + dt.timedelta(days=8)
     if (first_issue - learning_start).days < 14:
         raise ForecastError(
             f"A backtest of {task.target} from {first_day} needs three weeks of earlier actuals, found data from {earliest} on.",
-            f"Begin on {earliest + dt.timedelta(days=24)} or later, or land a longer history ({history_days(task)} days fill every feature).",
+            f"Begin on {earliest + dt.timedelta(days=24)} or later, "
+            f"or land a longer history ({history_days(task)} days fill every feature).",
         )
     issues = task.issue_instants(learning_start, last_issue)
     features = build_features(task, mine, inputs, issues)

@@ -344,7 +344,8 @@ def _power_curve(speed: str) -> str:
     """Cubic between cut-in and rated, one up to cut-out (the usual idealised curve, e.g. Manwell et al. 2009, ch. 2)."""
     hub = f"({speed} * {(HUB_HEIGHT_M / 10) ** WIND_SHEAR_EXPONENT})"
     cubic = f"(pow({hub}, 3) - {CUT_IN_MPS**3}) / {RATED_MPS**3 - CUT_IN_MPS**3}"
-    return f"CASE WHEN {hub} IS NULL THEN NULL WHEN {hub} < {CUT_IN_MPS} OR {hub} > {CUT_OUT_MPS} THEN 0 WHEN {hub} >= {RATED_MPS} THEN 1 ELSE {cubic} END"
+    still = f"{hub} < {CUT_IN_MPS} OR {hub} > {CUT_OUT_MPS}"
+    return f"CASE WHEN {hub} IS NULL THEN NULL WHEN {still} THEN 0 WHEN {hub} >= {RATED_MPS} THEN 1 ELSE {cubic} END"
 
 
 # --- the frame: which grid positions an issue may read ---------------------------------------------------------------
@@ -485,10 +486,12 @@ def _check_actuals(con: Any, task: ForecastTask, step_us: int) -> tuple[int, int
     con.register("wanted_in", pa.table({"series_code": np.arange(len(task.series_ids)), "series_id": list(task.series_ids)}))
     con.execute("INSERT INTO wanted SELECT series_code, series_id FROM wanted_in")
     con.execute(
-        "CREATE TEMP VIEW actuals AS SELECT w.series_code, epoch_us(a.interval_start) AS at_us, a.value FROM actuals_in a JOIN wanted w USING (series_id)"
+        "CREATE TEMP VIEW actuals AS SELECT w.series_code, epoch_us(a.interval_start) AS at_us, a.value "
+        "FROM actuals_in a JOIN wanted w USING (series_id)"
     )
     row = con.execute(
-        f"SELECT min(at_us), count(*), count(*) FILTER (at_us % {step_us} <> 0), count(DISTINCT series_code), min(at_us) FILTER (at_us % {step_us} <> 0) FROM actuals"
+        f"SELECT min(at_us), count(*), count(*) FILTER (at_us % {step_us} <> 0), count(DISTINCT series_code), "
+        f"min(at_us) FILTER (at_us % {step_us} <> 0) FROM actuals"
     ).fetchall()[0]
     first, count, off_grid, series, first_off = row
     if not count:
@@ -499,7 +502,8 @@ def _check_actuals(con: Any, task: ForecastTask, step_us: int) -> tuple[int, int
     if off_grid:
         at = pd.Timestamp(first_off, unit="us", tz="UTC").isoformat()
         raise ForecastError(
-            f"Actuals of {task.target}: expected one value every {task.interval_minutes} minutes, found {off_grid} rows off that grid, the first at {at}.",
+            f"Actuals of {task.target}: expected one value every {task.interval_minutes} minutes, "
+            f"found {off_grid} rows off that grid, the first at {at}.",
             "A series must have one interval length: resample it in its source, or correct interval_minutes in the site file.",
         )
     del series
@@ -519,7 +523,8 @@ def _load_series(con: Any, task: ForecastTask, origin: int, step_us: int, last: 
     rows = f"SELECT series_code, {position} AS i, value FROM actuals WHERE {position} <= {last}"
     if not complete:
         doubled = con.execute(
-            f"SELECT w.series_id, min(i) FROM (SELECT series_code, i FROM ({rows}) GROUP BY ALL HAVING count(*) > 1) JOIN wanted w USING (series_code) GROUP BY 1 LIMIT 1"
+            f"SELECT w.series_id, min(i) FROM (SELECT series_code, i FROM ({rows}) GROUP BY ALL HAVING count(*) > 1) "
+            "JOIN wanted w USING (series_code) GROUP BY 1 LIMIT 1"
         ).fetchall()
         if doubled:
             at = pd.Timestamp(origin + (doubled[0][1] - 1) * step_us, unit="us", tz="UTC").isoformat()
@@ -532,7 +537,8 @@ def _load_series(con: Any, task: ForecastTask, origin: int, step_us: int, last: 
     con.execute(
         f"""CREATE TEMP TABLE series_v AS
         SELECT w.series_code, w.series_id, r.v FROM wanted w
-        LEFT JOIN (SELECT series_code, list(CASE WHEN isfinite(value) THEN value END::DOUBLE ORDER BY i) AS v FROM ({rows}) GROUP BY series_code) r USING (series_code)"""
+        LEFT JOIN (SELECT series_code, list(CASE WHEN isfinite(value) THEN value END::DOUBLE ORDER BY i) AS v
+                   FROM ({rows}) GROUP BY series_code) r USING (series_code)"""
     )
 
 

@@ -60,7 +60,8 @@ def forecast(task: ForecastTask, features: pa.Table, version: ModelVersion | Non
         earliest = min(issued.unique().to_pylist())
         if version.trained_until > earliest:
             raise ForecastError(
-                f"Version {version.version} was trained on data known at {version.trained_until.isoformat()}, after the issue {earliest.isoformat()}.",
+                f"Version {version.version} was trained on data known at {version.trained_until.isoformat()}, "
+                f"after the issue {earliest.isoformat()}.",
                 "Use the registry's model_for(target, issued_at).",
             )
     quantiles = np.full((rows, len(task.quantiles)), np.nan)

@@ -65,7 +65,8 @@ def write_report(result: BacktestResult, path: Path, *, site: str = "") -> Path:
         sections.append(("What the model looked at", _figure(_importance(result)) + "<p>Share of the LightGBM model's gain.</p>"))
     body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}\n</section>" for name, content in sections)
     label = f"<p class='label'>{html.escape(result.label)}: actual weather stands in for a weather forecast.</p>" if result.label else ""
-    intro = f"<p>Issued daily at {result.task.issue_time_local} local time ({html.escape(result.task.time_zone)}) for the next day; charts show <b>{html.escape(best)}</b>.</p>"
+    clock = f"{result.task.issue_time_local} local time ({html.escape(result.task.time_zone)})"
+    intro = f"<p>Issued daily at {clock} for the next day; charts show <b>{html.escape(best)}</b>.</p>"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_PAGE.format(title=html.escape(title), label=label, intro=intro, body=body), encoding="utf-8")
@@ -233,8 +234,10 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; color: #1d3557; margin-bottom: .3rem; }} h2 {{ font-size: 1.1rem; color: #1d3557; margin: 1.8rem 0 .4rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }} th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e7ec; }}
-th:first-child, td:first-child {{ text-align: left; }} th {{ font-weight: 600; color: #555; font-size: .85rem; }} .best td {{ background: #eef4fa; font-weight: 600; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e7ec; }}
+th:first-child, td:first-child {{ text-align: left; }} th {{ font-weight: 600; color: #555; font-size: .85rem; }}
+.best td {{ background: #eef4fa; font-weight: 600; }}
 img {{ max-width: 100%; }} .label {{ background: #fff4e0; border-left: 4px solid #e9a23b; padding: .4rem .8rem; display: inline-block; }}
 </style></head><body><h1>{title}</h1>{intro}{label}
 {body}

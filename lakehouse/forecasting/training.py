@@ -116,7 +116,8 @@ def train(
     days = np.unique(column(rows, "days_since_2000"))
     if len(days) < 14:
         raise ForecastError(
-            f"Training {model} for {task.target} needs at least 14 days with actuals known at {trained_until.isoformat()}, found {len(days)}.",
+            f"Training {model} for {task.target} needs at least 14 days with actuals known at {trained_until.isoformat()}, "
+            f"found {len(days)}.",
             f"Land a longer history: {history_days(task)} days for the lags and at least 14 to learn from.",
         )
     hold = holdout_days(len(days))
@@ -128,8 +129,9 @@ def train(
     past = {name: m.predict(late) for name, m in first.items()}
     weights = weights_from_past(past, truth, task.median_index)
     combined = combine(past, weights)
-    calibration = Calibration.from_past(combined, truth, task.quantiles)
-    fitted = {name: _fit(name, rows, task, seed, first[name], None) for name in names}
+    calibration = Calibration.from_past(combined, truth, task.quantiles, days=hold)
+    # the network would take over the held-out fit's weights as they are; the trees take over their spread, which changes slowly
+    fitted = {name: _fit(name, rows, task, seed, first[name] if name == "lightgbm" else None, None) for name in names}
     forecaster = Forecaster(fitted, weights, calibration, task.quantiles, feature_names(task))
     # the held-out measures use the first half's calibration on the second half, so that they are honest as well
     scored = _held_out_measures(task, late, combined, truth)
@@ -377,15 +379,20 @@ def _calibrated(
         issue = pd.DatetimeIndex([pd.Timestamp(int(issued[today[0]]), unit="us", tz="UTC")])
         known_us = task.actuals_known_before(issue)[0].value // 1000
         past = np.flatnonzero((issue_day < day) & (issue_day >= day - np.timedelta64(CALIBRATION_DAYS, "D")) & (valid < known_us))
+        past_days = len(np.unique(issue_day[past]))
         for name, values in raw.items():
             if name in ("seasonal_naive", "like_day") and len(past) == 0:
                 continue
-            final[name][today] = Calibration.from_past(values[past], truth[past], task.quantiles).apply(values[today], task.quantiles)
+            final[name][today] = Calibration.from_past(values[past], truth[past], task.quantiles, past_days).apply(
+                values[today], task.quantiles
+            )
         if with_ensemble:
             weights = weights_from_past({m: raw[m][past] for m in learning}, truth[past], task.median_index)
             mixed[today] = combine({m: raw[m][today] for m in learning}, weights)
             mixed_past = combine({m: raw[m][past] for m in learning}, weights)
-            final[ENSEMBLE][today] = Calibration.from_past(mixed_past, truth[past], task.quantiles).apply(mixed[today], task.quantiles)
+            final[ENSEMBLE][today] = Calibration.from_past(mixed_past, truth[past], task.quantiles, past_days).apply(
+                mixed[today], task.quantiles
+            )
     keep = issue_day >= start
     keys = rows.select(["series_id", "issued_at", "valid_at"]).filter(pa.array(keep)).to_pandas()
     keys["actual"] = truth[keep]

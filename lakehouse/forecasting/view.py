@@ -28,7 +28,8 @@ def refuse_look_ahead(read_index: np.ndarray, known_count: np.ndarray, what: str
     if np.any(beyond):
         row = int(np.argmax(beyond))
         raise LookAheadError(
-            f"Feature {what} would read grid position {int(read_index.flat[row])} where only {int(known_count.flat[row])} positions are known at the issue.",
+            f"Feature {what} would read grid position {int(read_index.flat[row])} "
+            f"where only {int(known_count.flat[row])} positions are known at the issue.",
             "Lag the read further, or correct the availability of the series in the site file.",
         )
 
@@ -74,7 +75,8 @@ class KnownWorld:
         at = pd.Timestamp(interval_start)
         if at >= self._known_before:
             raise LookAheadError(
-                f"The actual of {series_id} at {at.isoformat()} was asked for by the forecast issued {self.issue.isoformat()}, when actuals were known before {self._known_before.isoformat()} only."
+                f"The actual of {series_id} at {at.isoformat()} was asked for by the forecast issued {self.issue.isoformat()}, "
+                f"when actuals were known before {self._known_before.isoformat()} only."
             )
         hit = self._actuals[(self._actuals["series_id"] == series_id) & (self._actuals["interval_start"] == at)]["value"]
         return float(hit.iloc[0]) if len(hit) else float("nan")

@@ -116,6 +116,8 @@ def test_models_do_not_load_tensorflow_unless_asked(learnt):
     import subprocess
     import sys
 
-    code = "import sys, lakehouse.forecasting.backtest, lakehouse.forecasting.predict, lakehouse.forecasting.registry; print([m for m in ('tensorflow', 'keras', 'lightgbm', 'sklearn', 'matplotlib', 'scipy', 'pvlib') if m in sys.modules])"
+    heavy = ["tensorflow", "keras", "lightgbm", "sklearn", "matplotlib", "scipy", "pvlib"]
+    modules = "lakehouse.forecasting.backtest, lakehouse.forecasting.predict, lakehouse.forecasting.registry"
+    code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     assert pd.__version__

@@ -74,20 +74,24 @@ class Calibration:
         return cls(np.zeros(probabilities))
 
     @classmethod
-    def from_past(cls, past: np.ndarray, truth: np.ndarray, probabilities: tuple[float, ...]) -> Calibration:
+    def from_past(cls, past: np.ndarray, truth: np.ndarray, probabilities: tuple[float, ...], days: int | None = None) -> Calibration:
         """Offsets with which the past's quantiles would have been right.
 
         Args:
             past: (rows, probabilities) raw quantiles of past issues.
             truth: (rows,) actuals.
             probabilities: of the columns.
+            days: number of days that the rows come from. Errors of one day go together, so the days are what conformal
+                prediction's finite-sample correction (n + 1) / n counts; None leaves it out.
         """
         known = np.isfinite(truth) & np.isfinite(past).all(axis=1)
         if known.sum() < 72:
             return cls.none(len(probabilities))
         past, truth = past[known], truth[known]
         width = _width(past, probabilities)
-        offsets = np.array([np.quantile((truth - past[:, n]) / width, q) for n, q in enumerate(probabilities)])
+        widen = 1 + 1 / days if days else 1.0
+        levels = [min(q * widen, 1.0) if q > 0.5 else max(1 - (1 - q) * widen, 0.0) for q in probabilities]
+        offsets = np.array([np.quantile((truth - past[:, n]) / width, level) for n, level in enumerate(levels)])
         offsets[probabilities.index(0.5)] = 0.0
         return cls(offsets)
 
@@ -133,7 +137,8 @@ class Forecaster:
             (folder / name).mkdir(parents=True, exist_ok=True)
             model.save(folder / name)
         record: dict[str, Any] = {
-            "members": list(self.members), "weights": self.weights, "offsets": self.calibration.offsets.tolist(), "probabilities": list(self.probabilities), "columns": self.columns,
+            "members": list(self.members), "weights": self.weights, "offsets": self.calibration.offsets.tolist(),
+            "probabilities": list(self.probabilities), "columns": self.columns,
         }  # fmt: skip
         (folder / "forecaster.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

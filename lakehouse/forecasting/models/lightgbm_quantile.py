@@ -1,7 +1,8 @@
 """LightGBM quantiles, global over series: a squared-error model of the centre and quantile models of its errors.
 
 The centre corrects a linear first stage (ridge over whole days, `lear.py`), whose errors are taken from stripes that it was
-not fitted to; with many series or few days it corrects the anchor (like day, operator's forecast). The spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes follow the number of rows.
+not fitted to; with many series or few days it corrects the anchor (like day, operator's forecast). The spread is
+learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes follow the number of rows.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class LightGBMQuantile(Model):
     """Gradient-boosted trees (Ke et al. 2017) for the centre and for each quantile of its error."""
 
     name = "lightgbm"
+    linear: Lear | None
+    spread: dict[int, Any]
+    spread_names: list[str]
 
     def fit(
         self,
@@ -112,7 +116,7 @@ class LightGBMQuantile(Model):
         error = np.empty(len(y))
         for block in _blocks(day):
             part = lightgbm.Dataset(x[~block], y[~block], weight=weight[~block])
-            model = lightgbm.train(self.settings | {"objective": "regression"}, part, max(rounds // 2, 30))
+            model = lightgbm.train(self.settings | {"objective": "regression"}, part, max(rounds // 3, 30))
             error[block] = y[block] - model.predict(x[block], num_threads=THREADS)
         operator = task.operator_input
         wanted = set(SPREAD_COLUMNS) | {i.name for i in task.inputs} | {f"{operator.name}_error_24h" if operator else ""}
@@ -240,9 +244,9 @@ def recency_weight(day: np.ndarray, half_life_days: float = 540.0) -> np.ndarray
 def _settings(rows: int, seed: int) -> dict[str, Any]:
     small = rows < 6000
     return {
-        "rounds": 120 if small else 250,
+        "rounds": 120 if small else 400,
         "num_leaves": 15 if small else 31,
-        "learning_rate": 0.08 if small else 0.06,
+        "learning_rate": 0.08 if small else 0.04,
         "min_data_in_leaf": 20 if small else 40,
         "feature_fraction": 0.5,
         "bagging_fraction": 0.8,

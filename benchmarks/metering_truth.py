@@ -73,15 +73,18 @@ def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: d
         wrong = "AND (true_kwh IS DISTINCT FROM delivered_kwh)" if kind in ("stuck", "dead_register") else ""
         faulty, found = connection.execute(
             f"""
-            SELECT count(*), count(x.line) FROM (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind = '{kind}' AND line IS NOT NULL {wrong}) f
+            SELECT count(*), count(x.line) FROM (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind = '{kind}'
+                AND line IS NOT NULL {wrong}) f
             LEFT JOIN (SELECT DISTINCT file, line, delivery_date FROM findings WHERE rule IN ({told})) x USING (file, line, delivery_date)
             """
         ).fetchone()
         named, right = connection.execute(
             f"""
             SELECT count(*), count(f.line)
-            FROM (SELECT DISTINCT file, line, delivery_date FROM findings WHERE rule IN ({told}) AND date >= DATE '{since}' + 1 AND line > 1) x
-            LEFT JOIN (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind IN ({kinds}, 'truncated_file')) f USING (file, line, delivery_date)
+            FROM (SELECT DISTINCT file, line, delivery_date FROM findings WHERE rule IN ({told}) AND date >= DATE '{since}' + 1
+                AND line > 1) x
+            LEFT JOIN (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind IN ({kinds}, 'truncated_file')) f USING (file,
+                line, delivery_date)
             """
         ).fetchone()
         table.append((kind, "/".join(rules), faulty, found / faulty if faulty else None, named, right / named if named else None))
@@ -91,7 +94,8 @@ def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: d
             f"""
             SELECT count(*), count(t.meter_id)
             FROM (SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind = '{kind}' AND line IS NULL) f
-            LEFT JOIN (SELECT * FROM trusted WHERE rule IN ('missing_interval') OR quality = 'measured') t USING (meter_id, register, interval_start)
+            LEFT JOIN (SELECT * FROM trusted WHERE rule IN ('missing_interval') OR quality = 'measured') t USING (meter_id, register,
+                interval_start)
             """
         ).fetchone()
         named, right = connection.execute(
@@ -99,7 +103,8 @@ def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: d
             SELECT count(*), count(f.meter_id)
             FROM (SELECT * FROM trusted WHERE rule = 'missing_interval' AND date >= DATE '{since}' + 1) t
             LEFT JOIN (SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind IN ({kinds})
-                       UNION SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind IN ('missing_column', 'late_file', 'swapped_day_month')) f
+                       UNION SELECT DISTINCT meter_id, register, interval_start FROM faults WHERE kind IN ('missing_column',
+                           'late_file', 'swapped_day_month')) f
             USING (meter_id, register, interval_start)
             """
         ).fetchone()
@@ -113,11 +118,13 @@ def estimation_errors(connection: duckdb.DuckDBPyConnection, truth: Path, since:
     return connection.execute(
         f"""
         WITH stepped AS (
-            SELECT *, CAST(lag(is_estimated AND rule <> 'delivered_estimate') OVER w IS DISTINCT FROM (is_estimated AND rule <> 'delivered_estimate') AS INTEGER) AS is_new
+            SELECT *, CAST(lag(is_estimated AND rule <> 'delivered_estimate') OVER w IS DISTINCT FROM (is_estimated
+                AND rule <> 'delivered_estimate') AS INTEGER) AS is_new
             FROM (SELECT * REPLACE (COALESCE(rule, '') AS rule) FROM trusted)
             WINDOW w AS (PARTITION BY meter_id, register ORDER BY interval_start)
         ), numbered AS (
-            SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS hole FROM stepped
+            SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS hole
+                FROM stepped
         ), holes AS (
             SELECT meter_id, register, hole, min(interval_start) AS opens, max(interval_start) AS closes, count(*) AS n,
                    sum(interval_minutes) / 60.0 AS hours FROM numbered
@@ -125,19 +132,24 @@ def estimation_errors(connection: duckdb.DuckDBPyConnection, truth: Path, since:
         ), edged AS (
             SELECT h.*, l.energy_kwh AS left_kwh, r.energy_kwh AS right_kwh
             FROM holes h
-            JOIN trusted l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start = h.opens - to_minutes(l.interval_minutes)
-            JOIN trusted r ON r.meter_id = h.meter_id AND r.register = h.register AND r.interval_start = h.closes + to_minutes(r.interval_minutes)
+            JOIN trusted l ON l.meter_id = h.meter_id AND l.register = h.register
+                AND l.interval_start = h.opens - to_minutes(l.interval_minutes)
+            JOIN trusted r ON r.meter_id = h.meter_id AND r.register = h.register
+                AND r.interval_start = h.closes + to_minutes(r.interval_minutes)
         ), compared AS (
             SELECT e.n, e.hours, t.energy_kwh AS true_kwh, x.energy_kwh AS estimated_kwh, x.method, t.register,
-                   e.left_kwh + (e.right_kwh - e.left_kwh) * (epoch(x.interval_start) - epoch(e.opens) + x.interval_minutes * 60) / (x.interval_minutes * 60 * (e.n + 1)) AS line_kwh,
+                   e.left_kwh + (e.right_kwh - e.left_kwh) * (epoch(x.interval_start) - epoch(e.opens) + x.interval_minutes * 60)
+                       / (x.interval_minutes * 60 * (e.n + 1)) AS line_kwh,
                    w.energy_kwh AS week_kwh
             FROM edged e JOIN numbered x USING (meter_id, register, hole)
             JOIN true_readings t ON t.meter_id = x.meter_id AND t.register = x.register AND t.interval_start = x.interval_start
             JOIN trusted w ON w.meter_id = x.meter_id AND w.register = x.register AND w.interval_start = x.interval_start - INTERVAL 7 DAY
         )
         SELECT CASE WHEN n = 1 THEN '1 interval' WHEN n <= 3 THEN '2-3 intervals' WHEN hours <= 3 THEN 'to 3 h' WHEN hours <= 6 THEN '3-6 h'
-                    WHEN hours <= 12 THEN '6-12 h' WHEN hours <= 26 THEN '12-26 h' WHEN hours <= 52 THEN '26-52 h' ELSE 'over 52 h' END AS gap,
-               count(*) AS readings, sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh) AS estimate, sum(abs(line_kwh - true_kwh)) / sum(true_kwh) AS line,
+                    WHEN hours <= 12 THEN '6-12 h' WHEN hours <= 26 THEN '12-26 h' WHEN hours <= 52 THEN '26-52 h'
+                        ELSE 'over 52 h' END AS gap,
+               count(*) AS readings, sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh) AS estimate,
+                   sum(abs(line_kwh - true_kwh)) / sum(true_kwh) AS line,
                sum(abs(week_kwh - true_kwh)) / sum(true_kwh) AS week, sum(estimated_kwh) / sum(true_kwh) - 1 AS bias
         FROM compared GROUP BY gap ORDER BY min(n), min(hours)
         """
@@ -159,7 +171,8 @@ def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, 
         CREATE OR REPLACE TABLE punched AS
         WITH gaps AS (
             SELECT meter_id, ([{lengths}])[1 + CAST(hash(meter_id || '{seed}') % {len(GAP_HOURS)} AS BIGINT)] AS hours,
-                   TIMESTAMPTZ '{since} 00:00:00+00' + to_minutes(CAST(60 * (hash(meter_id || 'start{seed}') % ({span} * 24)) AS BIGINT)) AS opens
+                   TIMESTAMPTZ '{since} 00:00:00+00' + to_minutes(CAST(60 * (hash(meter_id
+                       || 'start{seed}') % ({span} * 24)) AS BIGINT)) AS opens
             FROM (SELECT DISTINCT meter_id FROM delivered)
         )
         SELECT d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh AS true_kwh, g.hours, g.opens,
@@ -198,7 +211,8 @@ def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
             JOIN near r ON r.meter_id = p.meter_id AND r.register = p.register AND r.interval_start = p.closes
         )
         SELECT hours, COALESCE(meter_class, 'all') AS meter_class, count(*), sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh),
-               sum(abs(line_kwh - true_kwh)) / sum(true_kwh), sum(abs(week_kwh - true_kwh)) / sum(true_kwh), sum(estimated_kwh) / sum(true_kwh) - 1
+               sum(abs(line_kwh - true_kwh)) / sum(true_kwh), sum(abs(week_kwh - true_kwh)) / sum(true_kwh),
+                   sum(estimated_kwh) / sum(true_kwh) - 1
         FROM compared GROUP BY GROUPING SETS ((hours), (hours, meter_class)) ORDER BY hours, meter_class
         """
     ).fetchall()

@@ -37,7 +37,8 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
     heard = (
         f"""
         UNION ALL
-        SELECT meter_id, register, max(interval_start) AS last_start, arg_max(interval_minutes, interval_start) AS minutes,
+        SELECT meter_id, register, max(interval_start) AS last_start, arg_max(interval_minutes, (interval_start,
+            interval_minutes)) AS minutes,
                NULL AS first_start, true AS is_known
         FROM {history} WHERE date >= DATE '{since}' AND date < DATE '{first}' AND quality <> 'estimated'
         GROUP BY meter_id, register"""
@@ -52,10 +53,16 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
         "due",
         f"""
         WITH counted AS (
-            SELECT interval_start, count(*) AS n, max(interval_minutes) AS minutes FROM {run.believed} WHERE date = (SELECT max(date) FROM {run.believed} WHERE is_ours)
+            SELECT interval_start, count(*) AS n, max(interval_minutes) AS minutes FROM {run.believed} WHERE date = (SELECT max(date)
+                FROM {run.believed} WHERE is_ours)
             GROUP BY interval_start
         )
-        SELECT max(interval_start + to_minutes(minutes)) AS due_until FROM counted WHERE n >= {DUE_SHARE} * (SELECT max(n) FROM counted)
+        SELECT CASE WHEN (SELECT count(*) FROM {run.sound}) >= {DUE_SHARE} * (SELECT max(n) FROM counted)
+                         AND (SELECT count(*) FROM {run.sound}) > 0
+                    THEN DATE '{run.days[-1]}'::TIMESTAMPTZ + INTERVAL 1 DAY
+                    ELSE max(interval_start + to_minutes(minutes)) FILTER (WHERE n >= {DUE_SHARE} * (SELECT max(n)
+                        FROM counted)) END AS due_until
+        FROM counted
         """,
     )
     run.make(
@@ -69,20 +76,24 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
             FROM {run.believed} GROUP BY meter_id, register
             {heard}
         )
+        WHERE (meter_id, register) NOT IN (SELECT (meter_id, register) FROM {run.sound})
         GROUP BY meter_id, register
         """,
     )
     run.make(
         "incomplete",
         f"""
-        WITH there AS (
-            SELECT meter_id, register, date, count(*) AS n, sum(interval_minutes) AS covered, mode(interval_minutes) AS minutes,
-                   min(interval_minutes) <> max(interval_minutes) AS is_mixed
-            FROM {run.believed} GROUP BY meter_id, register, date
+        WITH lengths AS (
+            SELECT meter_id, register, date, interval_minutes, count(*) AS n, sum(interval_minutes) AS covered
+            FROM {run.believed} GROUP BY meter_id, register, date, interval_minutes
+        ), there AS (
+            SELECT meter_id, register, date, sum(n) AS n, sum(covered) AS covered, count(*) > 1 AS is_mixed,
+                   arg_max(interval_minutes, (covered, -interval_minutes)) AS minutes
+            FROM lengths GROUP BY meter_id, register, date
         )
         SELECT k.meter_id, k.register, d.date, COALESCE(t.minutes, k.minutes) AS minutes, COALESCE(t.n, 0) AS n,
                CASE WHEN NOT k.is_known THEN k.first_start END AS opens,
-               timezone('{run.time_zone}', CAST(m.first_date AS TIMESTAMP)) AS in_service, 
+               timezone('{run.time_zone}', CAST(m.first_date AS TIMESTAMP)) AS in_service,
                timezone('{run.time_zone}', CAST(m.last_date + 1 AS TIMESTAMP)) AS out_of_service
         FROM {run.known} k CROSS JOIN (SELECT unnest([{run.listed_days}]) AS date) d
         LEFT JOIN there t ON t.meter_id = k.meter_id AND t.register = k.register AND t.date = d.date
@@ -94,13 +105,15 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
         "gaps",
         f"""
         WITH slots AS (
-            SELECT i.*, unnest(generate_series(i.date::TIMESTAMPTZ, i.date::TIMESTAMPTZ + INTERVAL 1439 MINUTE, to_minutes(i.minutes))) AS interval_start
+            SELECT i.*, unnest(generate_series(i.date::TIMESTAMPTZ, i.date::TIMESTAMPTZ + INTERVAL 1439 MINUTE,
+                to_minutes(i.minutes))) AS interval_start
             FROM {run.incomplete} i
         ), open AS (
             SELECT s.meter_id, s.register, s.interval_start, s.minutes AS interval_minutes, s.date
             FROM slots s
             WHERE (s.opens IS NULL OR s.interval_start >= s.opens)
-              AND (s.in_service IS NULL OR s.interval_start >= s.in_service) AND (s.out_of_service IS NULL OR s.interval_start < s.out_of_service)
+              AND (s.in_service IS NULL OR s.interval_start >= s.in_service) AND (s.out_of_service IS NULL
+                  OR s.interval_start < s.out_of_service)
               AND s.interval_start < COALESCE((SELECT due_until FROM {run.due}), TIMESTAMPTZ '1970-01-01 00:00:00+00')
               {end_of_today}
         ), free AS (
@@ -129,7 +142,7 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
     )
 
 
-def estimate(run: Run, history: str | None, holidays: Iterable[date]) -> None:
+def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str) -> None:
     """Fills the gaps that may be filled, as `estimates`.
 
     An estimate is P(t) + b(t): P is the register's like-day profile (weighted mean of like days at that local time, times
@@ -145,7 +158,7 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date]) -> None:
     _find_gaps(run, history)
     _past_of_gaps(run, history, holidays)
     _profiles(run)
-    _class_index(run, history)
+    _class_index(run, history, sound)
     _bend(run)
 
 
@@ -186,7 +199,8 @@ def _find_gaps(run: Run, history: str | None) -> None:
             SELECT *, CAST(lag(interval_start + to_minutes(interval_minutes)) OVER w IS DISTINCT FROM interval_start AS INTEGER) AS is_new
             FROM {run.gaps} WINDOW w AS (PARTITION BY meter_id, register ORDER BY interval_start)
         ), numbered AS (
-            SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS hole FROM stepped
+            SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS hole
+                FROM stepped
         ), holes AS (
             SELECT meter_id, register, hole, min(interval_start) AS opens, max(interval_start + to_minutes(interval_minutes)) AS closes,
                    count(*) AS n FROM numbered GROUP BY ALL
@@ -195,14 +209,16 @@ def _find_gaps(run: Run, history: str | None) -> None:
                    l.interval_start + to_minutes(l.interval_minutes) = h.opens AS left_touches
             FROM holes h ASOF LEFT JOIN near l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start < h.opens
         ), both_edged AS (
-            SELECT e.*, r.interval_start AS right_start, r.energy_kwh * 60.0 / r.interval_minutes AS right_kw, r.interval_start = e.closes AS right_touches
+            SELECT e.*, r.interval_start AS right_start, r.energy_kwh * 60.0 / r.interval_minutes AS right_kw,
+                r.interval_start = e.closes AS right_touches
             FROM edged e ASOF LEFT JOIN near r ON r.meter_id = e.meter_id AND r.register = e.register AND r.interval_start >= e.closes
         )
         SELECT g.*, row_number() OVER (PARTITION BY g.meter_id, g.register, g.hole ORDER BY g.interval_start) AS k, b.n, b.opens, b.closes,
                b.left_start, CASE WHEN b.left_touches THEN b.left_kw END AS left_kw,
                b.right_start, CASE WHEN b.right_touches THEN b.right_kw END AS right_kw
         FROM numbered g JOIN both_edged b USING (meter_id, register, hole)
-        WHERE g.interval_start < COALESCE(b.left_start, b.opens) + to_minutes(CAST({run.rules.longest_gap_days * 1440} AS BIGINT) + g.interval_minutes)
+        WHERE g.interval_start < COALESCE(b.left_start, b.opens)
+              + to_minutes(CAST({run.rules.longest_gap_days * 1440} AS BIGINT) + g.interval_minutes)
         """,
     )
 
@@ -252,7 +268,8 @@ def _profiles(run: Run) -> None:
     run.make(
         "targets",
         f"""
-        SELECT DISTINCT meter_id, register, interval_start, {_slot_sql(run, "interval_start")} AS slot, {_kind_sql(run, "interval_start")} AS kind,
+        SELECT DISTINCT meter_id, register, interval_start, {_slot_sql(run, "interval_start")} AS slot,
+            {_kind_sql(run, "interval_start")} AS kind,
                CAST(interval_start AS DATE) AS date
         FROM (
             SELECT meter_id, register, interval_start FROM {run.holes}
@@ -282,14 +299,16 @@ def _profiles(run: Run) -> None:
     )
 
 
-def _class_index(run: Run, history: str | None) -> None:
+def _class_index(run: Run, history: str | None, sound: str) -> None:
     """How a sample of each class stands at a moment against its own like days, as `class_index`: weather and occasions."""
     run.make(
         "class_sample",
         f"""
         SELECT b.meter_id, b.register, COALESCE(m.meter_class, 'unknown') AS meter_class
-        FROM (SELECT DISTINCT meter_id, register FROM {run.believed}) b LEFT JOIN {run.meters} m USING (meter_id)
-        QUALIFY row_number() OVER (PARTITION BY COALESCE(m.meter_class, 'unknown'), b.register ORDER BY hash(b.meter_id), b.meter_id) <= {CLASS_SAMPLE}
+        FROM (SELECT DISTINCT meter_id, register FROM {run.believed} UNION SELECT meter_id, register FROM {run.sound}) b
+            LEFT JOIN {run.meters} m USING (meter_id)
+        QUALIFY row_number() OVER (PARTITION BY COALESCE(m.meter_class, 'unknown'), b.register ORDER BY hash(b.meter_id),
+            b.meter_id) <= {CLASS_SAMPLE}
         """,
     )
     since = run.days[0] - timedelta(days=run.rules.profile_days)
@@ -306,7 +325,8 @@ def _class_index(run: Run, history: str | None) -> None:
         f"""
         SELECT s.meter_class, s.register, r.interval_start, any_value(r.date) AS date, {_slot_sql(run, "r.interval_start")} AS slot,
                {_kind_sql(run, "r.interval_start")} AS kind, avg(r.energy_kwh * 60.0 / r.interval_minutes) AS kw, count(*) AS n
-        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours {older}) r
+        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours
+              UNION ALL SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM ({sound}) {older}) r
         JOIN {run.class_sample} s ON s.meter_id = r.meter_id AND s.register = r.register
         GROUP BY s.meter_class, s.register, r.interval_start
         """,
@@ -335,7 +355,8 @@ def _class_index(run: Run, history: str | None) -> None:
         f"""
         SELECT p.meter_id, p.register, avg(p.kw) AS own_kw, avg(l.kw) AS class_kw
         FROM {run.past} p LEFT JOIN {run.meters} m USING (meter_id)
-        JOIN {run.class_levels} l ON l.meter_class = COALESCE(m.meter_class, 'unknown') AND l.register = p.register AND l.interval_start = p.interval_start
+        JOIN {run.class_levels} l ON l.meter_class = COALESCE(m.meter_class, 'unknown') AND l.register = p.register
+            AND l.interval_start = p.interval_start
         GROUP BY p.meter_id, p.register
         """,
     )
@@ -352,11 +373,13 @@ def _bend(run: Run) -> None:
                     THEN p.profile_kw * CASE WHEN c.n >= {CLASS_LEAST} AND c.class_profile_kw > 0
                                              THEN least(greatest(c.class_kw / c.class_profile_kw, 0.3), 3.0) ELSE 1.0 END
                     WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0 THEN c.class_kw * o.own_kw / o.class_kw END AS base_kw,
-               CASE WHEN p.profile_kw IS NOT NULL THEN 'like_day_profile' WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0 THEN 'class_profile' END AS method
+               CASE WHEN p.profile_kw IS NOT NULL THEN 'like_day_profile' WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0
+                   THEN 'class_profile' END AS method
         FROM {run.targets} t
         LEFT JOIN {run.profiles} p USING (meter_id, register, interval_start)
         LEFT JOIN {run.meters} m USING (meter_id)
-        LEFT JOIN {run.class_index} c ON c.meter_class = COALESCE(m.meter_class, 'unknown') AND c.register = t.register AND c.interval_start = t.interval_start
+        LEFT JOIN {run.class_index} c ON c.meter_class = COALESCE(m.meter_class, 'unknown') AND c.register = t.register
+            AND c.interval_start = t.interval_start
         LEFT JOIN {run.own_levels} o ON o.meter_id = t.meter_id AND o.register = t.register
         """,
     )
@@ -385,11 +408,14 @@ def _bend(run: Run) -> None:
             FROM based
         )
         SELECT e.meter_id, e.register, e.interval_start, e.interval_minutes,
-               CASE WHEN e.register LIKE 'net%' OR e.register LIKE '%\\_net' ESCAPE '\\' THEN e.kw ELSE greatest(e.kw, 0) END * e.interval_minutes / 60.0 AS energy_kwh,
+               -- A hundredth of what the finest register counts: the order in which sums were taken does not show.
+               round(CASE WHEN e.register LIKE 'net%' OR e.register LIKE '%\\_net' ESCAPE '\\' THEN e.kw ELSE greatest(e.kw,
+                   0) END * e.interval_minutes / 60.0, 5) AS energy_kwh,
                'estimated' AS quality, COALESCE(f.rule, 'missing_interval') AS rule, COALESCE(e.method, 'linear_interpolation') AS method,
                COALESCE(e.basis_from, e.left_start) AS basis_from, COALESCE(e.basis_to, e.right_start) AS basis_to,
                r.energy_kwh AS delivered_kwh, r.file, r.delivery_date, e.date
-        FROM bent e LEFT JOIN {run.rows} r ON r.rowid = e.refused_id LEFT JOIN {run.fates} f ON f.id = e.refused_id AND f.fate = 'quarantined'
+        FROM bent e LEFT JOIN {run.rows} r ON r.rowid = e.refused_id LEFT JOIN {run.fates} f ON f.id = e.refused_id
+            AND f.fate = 'quarantined'
         WHERE e.kw IS NOT NULL
         """,
     )

@@ -49,7 +49,8 @@ def aggregate_load(
     wanted = list(aggregates)
     if not wanted:
         return connection.sql(
-            """SELECT NULL::VARCHAR AS series_id, NULL::TIMESTAMPTZ AS interval_start, NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS load_mw,
+            """SELECT NULL::VARCHAR AS series_id, NULL::TIMESTAMPTZ AS interval_start, NULL::INTEGER AS interval_minutes,
+                      NULL::DOUBLE AS load_mw,
                       NULL::DOUBLE AS estimated_share, NULL::DATE AS delivery_date, NULL::DATE AS date LIMIT 0"""
         )
     rows = ", ".join(f"({_text(a.series_id)}, {_text(a.meter_class) if a.meter_class else 'NULL::VARCHAR'})" for a in wanted)
@@ -80,14 +81,17 @@ def aggregate_load(
             SELECT t.series_id, t.slot, t.date, t.minutes, sum(t.kwh) AS kwh, sum(t.size_kwh) AS size_kwh,
                    sum(t.estimated_kwh) AS estimated_kwh, max(t.delivery_date) AS delivery_date,
                    sum(g.usual) AS usual, count(*) AS registers
-            FROM slots t JOIN registers g ON g.series_id = t.series_id AND g.meter_id = t.meter_id AND g.register = t.register AND g.date = t.date
+            FROM slots t JOIN registers g ON g.series_id = t.series_id AND g.meter_id = t.meter_id AND g.register = t.register
+                AND g.date = t.date
             WHERE t.covered = t.minutes
             GROUP BY t.series_id, t.slot, t.date, t.minutes
         )
         SELECT w.series_id, w.slot AS interval_start, CAST(w.minutes AS INTEGER) AS interval_minutes,
-               w.kwh * (CASE WHEN w.usual > 0 AND d.usual > w.usual THEN d.usual / w.usual ELSE 1 END) * 60.0 / w.minutes / 1000.0 AS load_mw,
+               w.kwh * (CASE WHEN w.usual > 0 AND d.usual > w.usual THEN d.usual / w.usual
+                   ELSE 1 END) * 60.0 / w.minutes / 1000.0 AS load_mw,
                CASE WHEN w.size_kwh > 0
-                    THEN 1 - (1 - COALESCE(w.estimated_kwh, 0) / w.size_kwh) * (CASE WHEN d.usual > 0 THEN least(w.usual / d.usual, 1) ELSE 1 END)
+                    THEN 1 - (1 - COALESCE(w.estimated_kwh, 0) / w.size_kwh) * (CASE WHEN d.usual > 0 THEN least(w.usual / d.usual, 1)
+                        ELSE 1 END)
                     ELSE 0 END AS estimated_share,
                w.delivery_date, w.date
         FROM whole w JOIN days d ON d.series_id = w.series_id AND d.date = w.date

@@ -31,8 +31,12 @@ def meters_from(connection: duckdb.DuckDBPyConnection, registry: str | None, rea
     )
     heard = (
         f"""
-        SELECT meter_id, mode(interval_minutes) AS interval_minutes, string_agg(DISTINCT register, ',' ORDER BY register) AS registers
-        FROM {readings} WHERE meter_id IS NOT NULL AND register IS NOT NULL AND interval_minutes IS NOT NULL GROUP BY meter_id"""
+        SELECT meter_id, arg_max(interval_minutes, (n, -interval_minutes)) AS interval_minutes, string_agg(DISTINCT register, ','
+            ORDER BY register) AS registers
+        FROM (
+            SELECT meter_id, register, interval_minutes, count(*) AS n FROM {readings}
+            WHERE meter_id IS NOT NULL AND register IS NOT NULL AND interval_minutes IS NOT NULL GROUP BY ALL
+        ) GROUP BY meter_id"""
         if readings
         else "SELECT NULL::VARCHAR AS meter_id, NULL::INTEGER AS interval_minutes, NULL::VARCHAR AS registers LIMIT 0"
     )

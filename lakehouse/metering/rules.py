@@ -183,7 +183,8 @@ def misaligned_interval() -> RowRule:
     return RowRule(
         "misaligned_interval",
         "epoch_us(r.interval_start) % (CAST(r.interval_minutes AS BIGINT) * 60000000) <> 0",
-        "'expected a start on a multiple of ' || r.interval_minutes || ' minutes, found ' || strftime(r.interval_start, '%H:%M:%S') || ' UTC'",
+        "'expected a start on a multiple of ' || r.interval_minutes || ' minutes, found '"
+        " || strftime(r.interval_start, '%H:%M:%S') || ' UTC'",
     )
 
 

@@ -14,7 +14,7 @@ from datetime import date, timedelta
 
 import duckdb
 
-from lakehouse.metering import estimation
+from lakehouse.metering import estimation, screen
 from lakehouse.metering.rules import VeeRules, quality_rank_sql, row_rules
 
 CONTEXT_DAYS = 1
@@ -59,6 +59,11 @@ class Run:
         self.prefix = f"vee_{uuid.uuid4().hex[:10]}_"
         self.made: list[str] = []
         self.listed_days = listed_sql(self.days)
+        self.past_source = ""
+
+    def days_sql(self, column: str) -> str:
+        """SQL that is true on the run's days."""
+        return dates_sql(column, self.days)
 
     def name(self, step: str) -> str:
         """The table of a step."""
@@ -150,14 +155,21 @@ def validate_estimate_edit(
     run = Run(connection, days, rules or VeeRules(), time_zone)
     run.make("meters", f"SELECT * FROM {meters}")
     run.make("fates", _NO_FATES)
-    _take_rows(run, delivered, first_day)
-    _file_blocks(run, delivered)
-    _shifted_clocks(run)
-    _judge_rows(run, delivered, first_day)
+    has_registry = run.count(f"SELECT count(*) FROM {run.meters} WHERE is_registered") > 0
+    day = partition_day_sql(first_day, "d")
+    around = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
+    in_days = f"({dates_sql('d.date', around)} OR {dates_sql('d.delivery_date', run.days)} AND {dates_sql(day, run.days)})"
+    screen.look(run, delivered, in_days)
+    _shifts(run)
+    _past_levels(run, history, reports)
+    screen.find_sound(run, delivered, in_days, has_registry=has_registry, first_day=first_day)
+    _take_rows(run, delivered, in_days, day)
+    _move_clocks(run)
+    _judge_rows(run, delivered, first_day, has_registry)
     _name_duplicates(run)
     _name_overlaps(run)
     _line_up(run, history)
-    _levels(run, history, reports)
+    _levels(run)
     _unit_slips(run)
     _late_register_reads(run)
     _beyond_rating(run)
@@ -166,8 +178,8 @@ def validate_estimate_edit(
     _zero_runs(run)
     _believed(run)
     estimation.expected_intervals(run, history, today)
-    estimation.estimate(run, history, holidays)
-    return Vee(_trusted(run), _quarantined(run), _conservation(run), _report(run), _edits(run), _findings(run), run.close)
+    estimation.estimate(run, history, holidays, sound_readings_sql(run, delivered))
+    return Vee(_trusted(run, delivered), _quarantined(run), _conservation(run), _report(run), _edits(run), _findings(run), run.close)
 
 
 # --- Steps -----------------------------------------------------------------------------------------------------------------
@@ -190,43 +202,24 @@ def partition_day_sql(first_day: date | None = None, row: str = "") -> str:
     return f"CASE WHEN {dot}date IS NULL OR {dot}date > {dot}delivery_date + 1{early} THEN {dot}delivery_date ELSE {dot}date END"
 
 
-def _take_rows(run: Run, delivered: str, first_day: date | None) -> None:
-    """Takes the days' rows and, for their neighbourhood, those of the days beside them, as `rows`.
+def _take_rows(run: Run, delivered: str, in_days: str, day: str) -> None:
+    """Takes the days' rows and, for their neighbourhood, those of the days beside them, as `rows`; sound registers stay out.
 
     `date` is the day on which a row counts, `read_date` that of its stamp as delivered; `is_ours` marks the days' own rows.
     """
-    around = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
-    day = partition_day_sql(first_day, "d")
     run.make(
         "rows",
         f"""
         SELECT d.feed, d.file, d.line, d.delivery_date, {day} AS date, d.date AS read_date, d.raw_text, d.fault, d.meter_id, d.register,
                d.interval_start, d.interval_start AS delivered_start, d.date AS home, d.interval_minutes, d.energy_kwh, d.quality,
                {dates_sql(day, run.days)} AS is_ours, NULL::VARCHAR AS rule
-        FROM {delivered} d
-        WHERE {dates_sql("d.date", around)} OR {dates_sql("d.delivery_date", run.days)} AND {dates_sql(day, run.days)}
+        FROM {delivered} d ANTI JOIN {run.sound} s ON s.meter_id = d.meter_id AND s.register = d.register
+        WHERE {in_days}
         """,
     )
 
 
-def _file_blocks(run: Run, delivered: str) -> None:
-    """What each file brings of each register, in one row: `blocks`. A fault of a clock or a unit shows in it whole."""
-    run.make(
-        "blocks",
-        f"""
-        SELECT d.feed, d.file, d.delivery_date, d.meter_id, d.register, count(*) AS n, min(d.interval_start) AS opens,
-               max(d.interval_start + to_minutes(d.interval_minutes)) AS closes, avg(d.energy_kwh * 60.0 / d.interval_minutes) AS mean_kw,
-               median(d.energy_kwh * 60.0 / d.interval_minutes) AS median_kw, max(abs(d.energy_kwh - round(d.energy_kwh))) < 1e-9 AS is_whole
-        FROM {delivered} d
-        SEMI JOIN (SELECT DISTINCT feed, file, delivery_date FROM {run.rows}) f
-        ON f.feed = d.feed AND f.file = d.file AND f.delivery_date = d.delivery_date
-        WHERE d.fault IS NULL AND d.meter_id IS NOT NULL AND d.interval_start IS NOT NULL
-        GROUP BY d.feed, d.file, d.delivery_date, d.meter_id, d.register
-        """,
-    )
-
-
-def _shifted_clocks(run: Run) -> None:
+def _shifts(run: Run) -> None:
     """A register whose readings start and end hours beside all others of its file had another clock: they are moved back.
 
     The shift must be the same at both ends, or be the local clock's own offset at each (local time stamped as UTC on a day
@@ -246,31 +239,37 @@ def _shifted_clocks(run: Run) -> None:
             WHERE b.opens = u.opens AND b.closes = u.closes GROUP BY ALL
         )
         SELECT b.feed, b.file, b.delivery_date, b.meter_id, b.register, b.opens - u.opens AS shift,
-               b.opens - u.opens <> b.closes - u.closes OR b.opens - b.closes = u.opens - u.closes AND {local_opens} = u.opens AND {local_closes} = u.closes AS is_local
+               b.opens - u.opens <> b.closes - u.closes OR b.opens - b.closes = u.opens - u.closes AND {local_opens} = u.opens
+                   AND {local_closes} = u.closes AS is_local
         FROM {run.blocks} b JOIN agreeing u USING (feed, file, delivery_date)
         WHERE u.agree >= {rules.shifted_least_registers} AND u.agree * 2 > u.registers AND b.opens <> u.opens
           AND abs(epoch(b.opens) - epoch(u.opens)) BETWEEN 900 AND 14 * 3600
           AND (b.opens - u.opens = b.closes - u.closes OR {local_opens} = u.opens AND {local_closes} = u.closes)
         """,
     )
+
+
+def _move_clocks(run: Run) -> None:
+    """Moves the readings of shifted clocks back."""
     if not run.count(f"SELECT count(*) FROM {run.shifts}"):
         return
     run.execute(
         f"""
         UPDATE {run.rows} r
-        SET interval_start = CASE WHEN s.is_local THEN timezone('{run.time_zone}', CAST(r.delivered_start AS TIMESTAMP)) ELSE r.delivered_start - s.shift END,
+        SET interval_start = CASE WHEN s.is_local THEN timezone('{run.time_zone}', CAST(r.delivered_start AS TIMESTAMP))
+            ELSE r.delivered_start - s.shift END,
             rule = 'shifted_clock'
         FROM {run.shifts} s
-        WHERE s.feed = r.feed AND s.file = r.file AND s.delivery_date = r.delivery_date AND s.meter_id = r.meter_id AND s.register = r.register
+        WHERE s.feed = r.feed AND s.file = r.file AND s.delivery_date = r.delivery_date AND s.meter_id = r.meter_id
+            AND s.register = r.register
           AND r.fault IS NULL AND r.interval_start IS NOT NULL
         """
     )
     run.execute(f"UPDATE {run.rows} SET home = CAST(interval_start AS DATE) WHERE rule = 'shifted_clock'")
 
 
-def _judge_rows(run: Run, delivered: str, first_day: date | None) -> None:
+def _judge_rows(run: Run, delivered: str, first_day: date | None, has_registry: bool) -> None:
     """Refuses the rows that a rule on a single row refuses, and notes those whose clock was put right."""
-    has_registry = run.count(f"SELECT count(*) FROM {run.meters} WHERE is_registered") > 0
     rules = row_rules(run.rules, has_registry=has_registry, first_day=first_day)
     swapped = next(rule for rule in rules if rule.name == "swapped_day_month")
     neighbours = "0"
@@ -338,7 +337,8 @@ def _name_duplicates(run: Run) -> None:
         )
         -- Of equal rows the first stands: the others repeat it, and the value counts since its first delivery.
         SELECT id, meter_id, register, interval_start, energy_kwh, winning_kwh, home AS date, is_winning,
-               row_number() OVER v = 1 AS stands, first_value(file) OVER v AS winning_file, first_value(delivery_date) OVER v AS winning_delivery
+               row_number() OVER v = 1 AS stands, first_value(file) OVER v AS winning_file, first_value(delivery_date)
+                   OVER v AS winning_delivery
         FROM compared
         WINDOW v AS (PARTITION BY meter_id, register, interval_start ORDER BY is_winning DESC, delivery_date, feed, file, line
                      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
@@ -370,7 +370,8 @@ def _name_overlaps(run: Run) -> None:
             GROUP BY r.meter_id, r.register, r.home, r.interval_minutes
         )
         SELECT l.meter_id, l.register, l.date,
-               arg_max(l.interval_minutes, (l.interval_minutes IS NOT DISTINCT FROM m.interval_minutes, l.covered, -l.interval_minutes)) AS usual
+               arg_max(l.interval_minutes, (l.interval_minutes IS NOT DISTINCT FROM m.interval_minutes, l.covered,
+                   -l.interval_minutes)) AS usual
         FROM lengths l LEFT JOIN {run.meters} m USING (meter_id)
         GROUP BY l.meter_id, l.register, l.date HAVING count(*) > 1
         """,
@@ -400,8 +401,11 @@ def _line_up(run: Run, history: str | None) -> None:
     context = (
         f"""
         UNION ALL
-        SELECT NULL, false, h.meter_id, h.register, h.interval_start, h.interval_minutes, h.date, h.energy_kwh, COALESCE(h.delivered_kwh, h.energy_kwh)
-        FROM {history} h ANTI JOIN delivered d ON d.meter_id = h.meter_id AND d.register = h.register AND d.interval_start = h.interval_start
+        SELECT NULL, false, h.meter_id, h.register, h.interval_start, h.interval_minutes, h.date, h.energy_kwh,
+            COALESCE(h.delivered_kwh, h.energy_kwh)
+        FROM {history} h ANTI JOIN delivered d ON d.meter_id = h.meter_id AND d.register = h.register
+            AND d.interval_start = h.interval_start
+        SEMI JOIN (SELECT DISTINCT meter_id, register FROM delivered) k ON k.meter_id = h.meter_id AND k.register = h.register
         WHERE {dates_sql("h.date", before)}
         """
         if history
@@ -411,7 +415,8 @@ def _line_up(run: Run, history: str | None) -> None:
         "lined",
         f"""
         WITH delivered AS (
-            SELECT r.rowid AS id, {dates_sql("r.home", run.days)} AS is_ours, r.meter_id, r.register, r.interval_start, r.interval_minutes, r.home AS date,
+            SELECT r.rowid AS id, {dates_sql("r.home", run.days)} AS is_ours, r.meter_id, r.register, r.interval_start,
+                r.interval_minutes, r.home AS date,
                    r.energy_kwh AS value_kwh, r.energy_kwh AS shown_kwh
             FROM {run.rows} r WHERE {standing_sql(run, "r")}
         )
@@ -421,26 +426,50 @@ def _line_up(run: Run, history: str | None) -> None:
     )
 
 
-def _levels(run: Run, history: str | None, reports: str | None) -> None:
+def _past_levels(run: Run, history: str | None, reports: str | None) -> None:
+    """The levels of the days before the run, a row a register and day as `past_day_levels`, and in sum as `past_levels`."""
+    first = run.days[0] if run.days else date(1970, 1, 1)
+    since = first - timedelta(days=run.rules.history_days)
+    earlier = f"date >= DATE '{since}' AND date < DATE '{run.days[-1] if run.days else first}' AND NOT ({dates_sql('date', run.days)})"
+    columns = "meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours"
+    if reports:
+        past = f"SELECT {columns} FROM {reports} WHERE {earlier} AND mean_kw IS NOT NULL"
+    elif history:
+        past = _day_levels_sql(run, f"(SELECT *, energy_kwh AS value_kwh FROM {history} WHERE {earlier} AND quality = 'measured')")
+    else:
+        past = f"SELECT {columns} FROM ({_day_levels_sql(run, _NO_READINGS)}) LIMIT 0"
+    if reports and len(run.days) == 1:
+        # Read as it lies: a register's past is needed in sum only.
+        run.make("past_levels", f"{_PAST_SUMS} FROM ({past}) GROUP BY meter_id, register")
+        run.past_source = f"({past})"
+        return
+    run.make("past_day_levels", f"SELECT {columns} FROM ({past})")
+    run.make("past_levels", f"{_PAST_SUMS} FROM {run.past_day_levels} GROUP BY meter_id, register")
+    run.past_source = run.past_day_levels
+
+
+_NO_READINGS = """(SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::DATE AS date, NULL::TIMESTAMPTZ AS interval_start,
+                  NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS value_kwh LIMIT 0)"""
+_PAST_SUMS = """
+    SELECT meter_id, register, count(*) AS past_days, median(mean_kw) AS usual_mean_kw, max(peak_kw) AS usual_peak_kw,
+        avg(zero_share) AS usual_zero_share,
+           max(longest_zero_hours) AS usual_zero_hours, avg(repeat_share) AS usual_repeat_share"""
+
+
+def _levels(run: Run) -> None:
     """What is usual for each register before each day, from its own past: `levels`.
 
     The mean's level is a median over days, so that a faulty day does not count. The peak is the highest of the days' supported
     peaks, in which a reading counts no more than `spike_neighbour_factor` times its larger neighbour, so that a spike does not
     hide the next one.
     """
-    first = run.days[0] if run.days else date(1970, 1, 1)
-    since = first - timedelta(days=run.rules.history_days)
-    earlier = f"date >= DATE '{since}' AND date < DATE '{run.days[-1] if run.days else first}' AND NOT ({dates_sql('date', run.days)})"
-    past = ""
-    if reports:
-        past = f"""
-            UNION ALL
-            SELECT meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours
-            FROM {reports} WHERE {earlier} AND mean_kw IS NOT NULL"""
-    elif history:
-        measured = f"(SELECT *, energy_kwh AS value_kwh FROM {history} WHERE {earlier} AND quality = 'measured')"
-        past = f"UNION ALL {_day_levels_sql(run, measured)}"
-    run.make("day_levels", f"{_day_levels_sql(run, f'(SELECT * FROM {run.lined} WHERE is_ours)')} {past}")
+    ours = _day_levels_sql(run, f"(SELECT * FROM {run.lined} WHERE is_ours)")
+    known = f"(SELECT DISTINCT meter_id, register FROM {run.lined})"
+    run.make(
+        "day_levels",
+        f"{ours} UNION ALL BY NAME SELECT p.* FROM {run.past_source} p\n"
+        f"SEMI JOIN {known} k ON k.meter_id = p.meter_id AND k.register = p.register",
+    )
     run.make("levels", _usual_sql(run, run.day_levels))
 
 
@@ -473,14 +502,17 @@ def _day_levels_sql(run: Run, readings: str) -> str:
     """SQL for the level of each register and day: mean, peak, share of zeros and of repeats, longest run of zeros."""
     return f"""
         SELECT meter_id, register, date, avg(kw) AS mean_kw,
-               max(least(kw, {run.rules.spike_neighbour_factor} * COALESCE(beside_kw, kw))) AS peak_kw, avg(CAST(value_kwh = 0 AS INTEGER)) AS zero_share,
+               max(least(kw, {run.rules.spike_neighbour_factor} * COALESCE(beside_kw, kw))) AS peak_kw,
+                   avg(CAST(value_kwh = 0 AS INTEGER)) AS zero_share,
                avg(CAST(value_kwh = before_kwh AS INTEGER)) FILTER (WHERE value_kwh <> 0 AND before_kwh IS NOT NULL) AS repeat_share,
                COALESCE(max(place - last_use) FILTER (WHERE value_kwh = 0), 0) * any_value(interval_minutes) / 60.0 AS longest_zero_hours
         FROM (
-            SELECT *, max(CASE WHEN value_kwh <> 0 THEN place ELSE 0 END) OVER (PARTITION BY meter_id, register, date ORDER BY place) AS last_use
+            SELECT *, max(CASE WHEN value_kwh <> 0 THEN place ELSE 0 END) OVER (PARTITION BY meter_id, register, date
+                ORDER BY place) AS last_use
             FROM (
                 SELECT *, value_kwh * 60.0 / interval_minutes AS kw, lag(value_kwh) OVER w AS before_kwh,
-                       greatest(lag(value_kwh) OVER w, lead(value_kwh) OVER w) * 60.0 / interval_minutes AS beside_kw, row_number() OVER w AS place
+                       greatest(lag(value_kwh) OVER w, lead(value_kwh) OVER w) * 60.0 / interval_minutes AS beside_kw, row_number()
+                           OVER w AS place
                 FROM {readings}
                 WINDOW w AS (PARTITION BY meter_id, register, date ORDER BY interval_start)
             )
@@ -502,12 +534,13 @@ def _unit_slips(run: Run) -> None:
             SELECT b.*, v.usual_mean_kw, v.usual_zero_share, m.rated_kw
             FROM {run.blocks} b
             LEFT JOIN {run.levels} v ON v.meter_id = b.meter_id AND v.register = b.register
-                 AND v.date = CAST(b.opens + (b.closes - b.opens) / 2 AS DATE) AND v.past_days >= {run.rules.least_history_days} AND v.usual_mean_kw > 0
+                 AND v.date = CAST(b.opens + (b.closes - b.opens) / 2 AS DATE) AND v.past_days >= {run.rules.least_history_days}
+                     AND v.usual_mean_kw > 0
             LEFT JOIN {run.meters} m ON m.meter_id = b.meter_id
         ), judged AS (
             SELECT *, CASE
                 WHEN n < 4 OR mean_kw <= 0 THEN NULL
-                WHEN abs(log10(mean_kw / usual_mean_kw) - 3) < {decades} AND median_kw > mean_kw / 100 THEN 0.001
+                WHEN abs(log10(mean_kw / usual_mean_kw) - 3) < {decades} AND trimmed_kw > mean_kw / 10 THEN 0.001
                 WHEN mean_kw > 3 * rated_kw AND is_whole THEN 0.001
                 WHEN abs(log10(mean_kw / usual_mean_kw) + 3) < {decades} AND register NOT LIKE 'export%'
                      AND usual_zero_share < {run.rules.zero_usual_share} THEN 1000.0 END AS factor
@@ -537,7 +570,8 @@ def _unit_slips(run: Run) -> None:
     _edit(
         run,
         "unit_slip",
-        f"SELECT id, new_kwh, NULL::VARCHAR AS method, reason, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to FROM {run.slipped}",
+        "SELECT id, new_kwh, NULL::VARCHAR AS method, reason, NULL::TIMESTAMPTZ AS basis_from, "
+        f" NULL::TIMESTAMPTZ AS basis_to FROM {run.slipped}",
     )
     _levels_again(run, f"SELECT l.meter_id, l.register FROM {run.lined} l SEMI JOIN {run.slipped} s ON s.id = l.id")
 
@@ -570,7 +604,8 @@ def _beyond_rating(run: Run) -> None:
         run,
         "beyond_rating",
         f"""
-        SELECT l.id, 'expected at most ' || round(m.rated_kw * {limit}, 3) || ' kW, found ' || round(l.value_kwh * 60.0 / l.interval_minutes, 3) AS reason
+        SELECT l.id, 'expected at most ' || round(m.rated_kw * {limit}, 3) || ' kW, found '
+            || round(l.value_kwh * 60.0 / l.interval_minutes, 3) AS reason
         FROM {run.lined} l JOIN {run.meters} m USING (meter_id)
         WHERE l.is_ours AND abs(l.value_kwh) * 60.0 / l.interval_minutes > m.rated_kw * {limit} AND m.rated_kw > 0
         """,
@@ -628,7 +663,8 @@ def _late_reads_sql(run: Run) -> str:
               AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
               -- One that often does: the sum can't be one interval's, and its share can.
               OR b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw
-              AND b.before_kwh > 0 AND b.share_kwh BETWEEN least(b.before_kwh, b.after_kwh) / {ratio} AND greatest(b.before_kwh, b.after_kwh) * {ratio}
+              AND b.before_kwh > 0 AND b.share_kwh BETWEEN least(b.before_kwh, b.after_kwh) / {ratio} AND greatest(b.before_kwh,
+                  b.after_kwh) * {ratio}
           )
     """
 
@@ -661,7 +697,8 @@ def _runs_sql(run: Run, condition: str) -> str:
     return f"""
         WITH stepped AS (
             SELECT l.*, CAST(lag(l.shown_kwh) OVER w IS DISTINCT FROM l.shown_kwh
-                             OR lag(l.interval_start + to_minutes(l.interval_minutes)) OVER w IS DISTINCT FROM l.interval_start AS INTEGER) AS is_new
+                             OR lag(l.interval_start + to_minutes(l.interval_minutes)) OVER w IS DISTINCT
+                                 FROM l.interval_start AS INTEGER) AS is_new
             FROM {run.lined} l
             WINDOW w AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start)
         ), numbered AS (
@@ -725,7 +762,8 @@ def _zero_runs(run: Run) -> None:
               AND hours > usual_zero_hours * {rules.zero_run_factor}
             GROUP BY meter_id, register, run_number
         )
-        SELECT s.id, 'expected at most about ' || round(d.usual_zero_hours, 2) || ' hours without energy in a day, found ' || round(d.hours, 2) AS reason
+        SELECT s.id, 'expected at most about ' || round(d.usual_zero_hours, 2) || ' hours without energy in a day, found '
+            || round(d.hours, 2) AS reason
         FROM measured s JOIN dead d USING (meter_id, register, run_number)
         WHERE s.is_ours AND s.value_kwh IS NOT NULL
         """,
@@ -738,10 +776,12 @@ def _believed(run: Run) -> None:
         "believed",
         f"""
         SELECT r.rowid AS id, r.meter_id, r.register, r.interval_start, r.interval_minutes, COALESCE(f.new_kwh, r.energy_kwh) AS energy_kwh,
-               CASE WHEN f.id IS NOT NULL THEN 'edited' WHEN {quality_rank_sql("r.quality")} <= 1 THEN 'estimated' ELSE 'measured' END AS quality,
+               CASE WHEN f.id IS NOT NULL THEN 'edited' WHEN {quality_rank_sql("r.quality")} <= 1 THEN 'estimated'
+                   ELSE 'measured' END AS quality,
                CASE WHEN f.id IS NOT NULL THEN f.rule WHEN {quality_rank_sql("r.quality")} <= 1 THEN 'delivered_estimate' END AS rule,
                CASE WHEN f.id IS NULL AND {quality_rank_sql("r.quality")} <= 1 THEN 'by_sender' ELSE f.method END AS method,
-               f.basis_from, f.basis_to, CASE WHEN f.id IS NOT NULL THEN r.energy_kwh END AS delivered_kwh, r.file, r.delivery_date, r.home AS date,
+               f.basis_from, f.basis_to, CASE WHEN f.id IS NOT NULL THEN r.energy_kwh END AS delivered_kwh, r.file, r.delivery_date,
+                   r.home AS date,
                {dates_sql("r.home", run.days)} AS is_ours
         FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
         WHERE f.id IS NULL OR f.fate = 'edited'
@@ -752,21 +792,46 @@ def _believed(run: Run) -> None:
 # --- Results ---------------------------------------------------------------------------------------------------------------
 
 
-def _trusted(run: Run) -> duckdb.DuckDBPyRelation:
+def _trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
     return run.connection.sql(
         f"""
-        SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, quality, quality = 'estimated' AS is_estimated, rule, method,
+        SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, quality, quality = 'estimated' AS is_estimated, rule,
+            method,
                basis_from, basis_to, delivered_kwh, file, delivery_date, date
-        FROM (SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates})
-        ORDER BY date, meter_id, register, interval_start
+        FROM (
+            SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours
+            UNION ALL BY NAME SELECT * FROM {run.estimates}
+            UNION ALL BY NAME {sound_readings_sql(run, delivered)}
+        )
+        ORDER BY {"date, " if len(run.days) > 1 else ""}meter_id, register, interval_start
         """
     )
+
+
+def sound_readings_sql(run: Run, delivered: str) -> str:
+    """SQL for the readings of the sound registers, which stand as they were delivered."""
+    by_sender = f"{quality_rank_sql('d.quality')} <= 1"
+    return f"""
+        SELECT d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh, CASE WHEN {by_sender} THEN 'estimated'
+            ELSE 'measured' END AS quality,
+               CASE WHEN {by_sender} THEN 'delivered_estimate' END AS rule, CASE WHEN {by_sender} THEN 'by_sender' END AS method,
+               NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to, NULL::DOUBLE AS delivered_kwh, d.file, d.delivery_date,
+                   d.date
+        FROM {delivered} d SEMI JOIN {run.sound} s ON s.meter_id = d.meter_id AND s.register = d.register
+        WHERE {run.days_sql("d.date")}"""
+
+
+def sound_looks_sql(run: Run) -> str:
+    """SQL for the looks at the sound registers on the run's days."""
+    return f"""(SELECT l.* FROM {run.looks} l SEMI JOIN {run.sound} s ON s.meter_id = l.meter_id AND s.register = l.register
+                WHERE {run.days_sql("l.date")})"""
 
 
 def _quarantined(run: Run) -> duckdb.DuckDBPyRelation:
     return run.connection.sql(
         f"""
-        SELECT r.feed, r.file, r.line, r.delivery_date, f.rule, f.reason, r.raw_text, r.meter_id, r.register, r.delivered_start AS interval_start,
+        SELECT r.feed, r.file, r.line, r.delivery_date, f.rule, f.reason, r.raw_text, r.meter_id, r.register,
+            r.delivered_start AS interval_start,
                r.interval_minutes, r.energy_kwh, r.date
         FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid AND f.fate = 'quarantined'
         WHERE r.is_ours
@@ -781,14 +846,23 @@ def _conservation(run: Run) -> duckdb.DuckDBPyRelation:
         SELECT feed, file, delivery_date, delivered, cleaned, edited, superseded, exact_duplicates, quarantined,
                delivered = cleaned + edited + superseded + exact_duplicates + quarantined AS is_conserved, date
         FROM (
-            SELECT r.feed, r.file, r.delivery_date, r.date, count(DISTINCT r.rowid) AS delivered, {_fate_counts_sql("cleaned")}
-            FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
-            WHERE r.is_ours
-            GROUP BY r.feed, r.file, r.delivery_date, r.date
+            SELECT feed, file, delivery_date, date, {", ".join(f"CAST(sum({c}) AS BIGINT) AS {c}" for c in _ACCOUNTS)}
+            FROM (
+                SELECT r.feed, r.file, r.delivery_date, r.date, count(DISTINCT r.rowid) AS delivered, {_fate_counts_sql("cleaned")}
+                FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
+                WHERE r.is_ours
+                GROUP BY r.feed, r.file, r.delivery_date, r.date
+                UNION ALL
+                SELECT feed, file, delivery_date, date, n, n, 0, 0, 0, 0 FROM {sound_looks_sql(run)}
+            )
+            GROUP BY feed, file, delivery_date, date
         )
         ORDER BY feed, delivery_date, file, date
         """
     )
+
+
+_ACCOUNTS = ("delivered", "cleaned", "edited", "superseded", "exact_duplicates", "quarantined")
 
 
 def _fate_counts_sql(standing: str) -> str:
@@ -824,7 +898,8 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         ), levels AS (
             {_day_levels_sql(run, f"(SELECT *, energy_kwh AS value_kwh FROM {run.believed} WHERE is_ours AND quality = 'measured')")}
         ), energy AS (
-            SELECT meter_id, register, date, sum(energy_kwh) AS energy_kwh, sum(energy_kwh) FILTER (WHERE quality <> 'measured') AS estimated_kwh,
+            SELECT meter_id, register, date, sum(energy_kwh) AS energy_kwh,
+                sum(energy_kwh) FILTER (WHERE quality <> 'measured') AS estimated_kwh,
                    count(*) AS present
             FROM (SELECT meter_id, register, date, energy_kwh, quality FROM {run.believed} WHERE is_ours
                   UNION ALL SELECT meter_id, register, date, energy_kwh, quality FROM {run.estimates})
@@ -847,6 +922,13 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         LEFT JOIN fates f USING (meter_id, register, date) LEFT JOIN found x USING (meter_id, register, date)
         LEFT JOIN levels l USING (meter_id, register, date) LEFT JOIN energy n USING (meter_id, register, date)
         LEFT JOIN gaps g USING (meter_id, register, date) LEFT JOIN estimated e USING (meter_id, register, date)
+        UNION ALL
+        SELECT meter_id, register, n AS expected, n AS delivered, n AS measured, 0 AS edited, 0 AS estimated, 0 AS missing, 0 AS superseded,
+               0 AS exact_duplicates, 0 AS quarantined, NULL AS findings, sum_kwh AS energy_kwh, NULL AS estimated_kwh,
+               sum_kwh / 24.0 AS mean_kw, most_kwh * 60.0 / minutes AS peak_kw, zeros / n AS zero_share,
+               CASE WHEN n > zeros THEN least(repeats / (n - zeros), 1) END AS repeat_share,
+                   zeros * minutes / 60.0 AS longest_zero_hours, date
+        FROM {sound_looks_sql(run)}
         ORDER BY date, meter_id, register
         """
     )
@@ -858,7 +940,8 @@ def _edits(run: Run) -> duckdb.DuckDBPyRelation:
         f"""
         SELECT meter_id, register, interval_start, delivered_kwh AS was_kwh, energy_kwh AS is_kwh, rule, method,
                delivery_date AS since_delivery, file, date
-        FROM (SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}) WHERE delivered_kwh IS NOT NULL
+        FROM (SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates})
+            WHERE delivered_kwh IS NOT NULL
         UNION ALL
         SELECT meter_id, register, interval_start, energy_kwh, winning_kwh, 'superseded', NULL, winning_delivery, winning_file, date
         FROM {run.ranked} WHERE NOT stands AND energy_kwh <> winning_kwh AND {dates_sql("date", run.days)}

@@ -67,7 +67,6 @@ def _layout(options: ReadOptions) -> Layout:
     ends = setting(options, "stamps", "start", ("start", "end")) == "end"
     zone = zone_of(options)
     length = number_sql("length")
-    hint = ' (decimal comma; the option decimal: "," reads it)'
     sql = readings_sql(
         meter="meter",
         register="COALESCE(NULLIF(lower(channel), ''), 'import')",

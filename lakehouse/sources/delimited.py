@@ -626,7 +626,8 @@ def number_sql(text: str, *, decimal: str = ".") -> str:
     """
     plain = f"replace({text}, ',', '.')" if decimal == "," else text
     guard = f"AND {text} NOT LIKE '%.%'" if decimal == "," else ""
-    return f"CASE WHEN regexp_full_match({plain}, '{NUMBER}') {guard} AND isfinite(TRY_CAST({plain} AS DOUBLE)) THEN TRY_CAST({plain} AS DOUBLE) END"
+    number = f"TRY_CAST({plain} AS DOUBLE)"
+    return f"CASE WHEN regexp_full_match({plain}, '{NUMBER}') {guard} AND isfinite({number}) THEN {number} END"
 
 
 def utc_stamp_sql(text: str) -> str:

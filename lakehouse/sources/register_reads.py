@@ -82,21 +82,25 @@ def differences(reads: pa.Table, file: LandedFile, digits: int | None) -> Iterat
                 WINDOW w AS (PARTITION BY meter_id, register ORDER BY interval_start, line)
             ), judged AS (
                 SELECT *, epoch(interval_start) - epoch(before) AS seconds,
-                       CASE WHEN step_kwh >= 0 THEN step_kwh WHEN step_kwh + {span} < {LARGEST_STEP} * {span} THEN step_kwh + {span} END AS kwh
+                       CASE WHEN step_kwh >= 0 THEN step_kwh WHEN step_kwh + {span} < {LARGEST_STEP} * {span}
+                           THEN step_kwh + {span} END AS kwh
                 FROM stepped
             )
             SELECT file, line, meter_id, register, CASE WHEN before IS NULL THEN interval_start ELSE before END AS interval_start,
                    CAST(CASE WHEN seconds % 60 = 0 AND seconds > 0 THEN seconds / 60 END AS INTEGER) AS interval_minutes,
                    CASE WHEN seconds % 60 = 0 AND seconds > 0 THEN round(kwh, 9) END AS energy_kwh, quality,
-                   CASE WHEN before IS NULL THEN 'expected an earlier read of the register in the file, found its first: it opens an interval and ends none'
-                        WHEN seconds = 0 THEN 'expected one read of the register at a moment, found another one: ' || before_kwh || ' and ' || energy_kwh
+                   CASE WHEN before IS NULL
+                        THEN 'expected an earlier read of the register in the file, found its first: it opens an interval and ends none'
+                        WHEN seconds = 0 THEN 'expected one read of the register at a moment, found another one: ' || before_kwh
+                            || ' and ' || energy_kwh
                         WHEN seconds % 60 <> 0 THEN 'expected reads whole minutes apart, found ' || seconds || ' seconds'
                         WHEN kwh IS NULL THEN 'expected a register that counts up, found ' || energy_kwh || ' after ' || before_kwh
                                               || ': rolled over (see the option digits), exchanged or reset' END AS fault,
                    NULL::VARCHAR AS raw_text
             FROM judged
             UNION ALL BY NAME
-            SELECT file, line, meter_id, register, interval_start, NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS energy_kwh, quality, fault, raw_text
+            SELECT file, line, meter_id, register, interval_start, NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS energy_kwh,
+                quality, fault, raw_text
             FROM reads WHERE fault IS NOT NULL
             ORDER BY file, line
             """

@@ -36,7 +36,8 @@ def columns_to_readings_sql(registers: Mapping[str, str], *, minutes: int, meter
         ), parsed AS (
             SELECT *, {stamp} AS stamp, {number_sql("energy_text")} AS energy_kwh FROM kept
         )
-        SELECT line, meter_id, register, stamp AS local_start, CAST({minutes} AS INTEGER) AS interval_minutes, energy_kwh, NULL::VARCHAR AS quality,
+        SELECT line, meter_id, register, stamp AS local_start, CAST({minutes} AS INTEGER) AS interval_minutes, energy_kwh,
+            NULL::VARCHAR AS quality,
                CASE WHEN fault IS NOT NULL THEN fault
                     WHEN COALESCE(meter_id, '') = '' THEN 'expected a meter, found none'
                     WHEN stamp IS NULL THEN 'expected a stamp as YYYY-MM-DD hh:mm:ss, found ' || {shown_sql("stamp_text")}
@@ -76,7 +77,8 @@ def interval_columns(
                 if not is_open:
                     if fault or len(values) != intervals + 1 or values[0].strip().lower() not in key:
                         raise SourceError(
-                            f"{member.name}, line {line}: expected {description}, found a header with {len(values)} columns: '{told(raw)[:80]}'.",
+                            f"{member.name}, line {line}: expected {description}, found a header with {len(values)} columns: "
+                            f"'{told(raw)[:80]}'.",
                             "Mend the file or the feed's format in gridlake.yaml.",
                         )
                     is_open = True

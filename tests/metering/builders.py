@@ -13,10 +13,37 @@ from lakehouse.metering.vee import Vee, VeeRules, validate_estimate_edit
 MONDAY = date(2026, 3, 2)
 SCHEMA = pa.schema([f.with_nullable(True) for f in RawReadings.arrow_schema()]).append(pa.field("feed", pa.string()))
 # A day of a household that never repeats itself: 24 hours, the evening peak last.
-USUAL = [0.21, 0.22, 0.20, 0.19, 0.23, 0.26, 0.38, 0.52, 0.44, 0.39, 0.37, 0.42, 0.55, 0.61, 0.48, 0.41, 0.43, 0.51, 0.66, 0.83, 0.94, 0.88, 0.57, 0.33]
+USUAL = [
+    0.21,
+    0.22,
+    0.20,
+    0.19,
+    0.23,
+    0.26,
+    0.38,
+    0.52,
+    0.44,
+    0.39,
+    0.37,
+    0.42,
+    0.55,
+    0.61,
+    0.48,
+    0.41,
+    0.43,
+    0.51,
+    0.66,
+    0.83,
+    0.94,
+    0.88,
+    0.57,
+    0.33,
+]
 
 
-def row(kwh=0.3, *, meter="A", at=MONDAY, hour=0.0, minutes=60, register="import", quality=None, delivered=None, file=None, line=1, fault=None):
+def row(
+    kwh=0.3, *, meter="A", at=MONDAY, hour=0.0, minutes=60, register="import", quality=None, delivered=None, file=None, line=1, fault=None
+):
     """One delivered row; by default delivered the day after, in a file named after its delivery."""
     start = datetime(at.year, at.month, at.day, tzinfo=UTC) + timedelta(hours=hour)
     delivered = delivered or start.date() + timedelta(days=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_daylight_saving_days_have_23_and_25_hours_without_a_hole():
         rows = [r for n in range(-20, 3) for r in day(at=change + timedelta(days=n)) if r["interval_start"].hour != 1 or n != 0]
         result = run(rows, time_zone="Europe/Berlin")
         starts = sorted(r["interval_start"] for r in result.trusted.to_pylist())
-        assert all(b - a == timedelta(hours=1) for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a == timedelta(hours=1) for a, b in pairwise(starts))
         local = [s for s in starts if s.astimezone(__import__("zoneinfo").ZoneInfo("Europe/Berlin")).date() == change]
         assert len(local) == hours
 

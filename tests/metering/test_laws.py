@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.metering.builders import MONDAY, USUAL, day, past, row, run
 
+# A run takes a third of a second, and shrinking hundreds of them: a failing example is told as it was found.
+NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 energies = st.one_of(st.sampled_from([0.0, 0.3, 0.3, 0.31, -0.2, 7.0, 300.0, 5000.0]), st.floats(0, 3).map(lambda v: round(v, 3)))
 deliveries = st.lists(
     st.builds(
@@ -35,30 +38,34 @@ def numbered(rows):
     return [{**r, "line": n + 1} for n, r in enumerate(rows)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, phases=NO_SHRINKING)
 @given(deliveries)
 def test_every_delivered_row_is_cleaned_edited_superseded_repeated_or_quarantined(rows):
     result = run(numbered(rows))
     assert sum(a["delivered"] for a in result.conservation) == len(rows)
     assert all(a["is_conserved"] for a in result.conservation)
     assert sum(a["quarantined"] for a in result.conservation) == len(result.quarantined)
-    standing = [r for r in result.trusted.to_pylist() if r["file"] and r["method"] not in ("like_day_profile", "linear_interpolation", "class_profile")]
+    standing = [
+        r
+        for r in result.trusted.to_pylist()
+        if r["file"] and r["method"] not in ("like_day_profile", "linear_interpolation", "class_profile")
+    ]
     assert sum(a["cleaned"] + a["edited"] for a in result.conservation) == len(standing)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, phases=NO_SHRINKING)
 @given(deliveries)
 def test_no_interval_stands_twice_and_none_overlaps_another(rows):
     trusted = run(numbered(rows)).trusted.to_pylist()
     seen = sorted((r["meter_id"], r["register"], r["interval_start"], r["interval_minutes"]) for r in trusted)
-    for (meter, register, start, minutes), following in zip(seen, seen[1:], strict=False):
+    for (meter, register, start, minutes), following in pairwise(seen):
         if following[:2] == (meter, register):
             assert start < following[2]
             if minutes == following[3]:
                 assert start + timedelta(minutes=minutes) <= following[2]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, phases=NO_SHRINKING)
 @given(deliveries, st.randoms(use_true_random=False))
 def test_the_order_of_rows_is_nothing(rows, rng):
     rows = numbered(rows)

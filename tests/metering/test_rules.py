@@ -44,7 +44,9 @@ def test_an_interval_of_45_minutes_and_one_that_starts_at_ten_past_are_refused()
 
 def test_a_half_hour_inside_an_hour_is_an_overlap_and_one_beside_it_is_not():
     hours = day([*USUAL[:20], None, *USUAL[21:]])
-    result = run([*hours, row(0.1, hour=3.5, minutes=30, line=90), row(0.1, hour=20, minutes=30, line=91), row(0.1, hour=20.5, minutes=30, line=92)])
+    result = run(
+        [*hours, row(0.1, hour=3.5, minutes=30, line=90), row(0.1, hour=20, minutes=30, line=91), row(0.1, hour=20.5, minutes=30, line=92)]
+    )
     assert result.refused() == [("overlapping_interval", 3)]
 
 
@@ -159,7 +161,16 @@ def test_an_unreadable_line_with_a_date_is_estimated_and_kept_in_quarantine():
 
 def test_every_rule_that_can_stand_in_a_table_is_explained():
     names = set(codes()["code"].to_pylist())
-    assert {"spike", "stuck_value", "zero_run", "unit_slip", "shifted_clock", "late_register_read", "missing_interval", "superseded"} <= names
+    assert {
+        "spike",
+        "stuck_value",
+        "zero_run",
+        "unit_slip",
+        "shifted_clock",
+        "late_register_read",
+        "missing_interval",
+        "superseded",
+    } <= names
     assert len(names) == codes().num_rows
 
 
@@ -170,4 +181,6 @@ def test_a_wrong_threshold_in_the_site_file_is_told(wrong):
 
 
 def test_thresholds_come_from_the_site_file():
-    assert VeeRules.from_site({"spike_factor": 5, "stuck_least_repeats": 9}, 3.0) == VeeRules(spike_factor=5.0, stuck_least_repeats=9, longest_gap_days=3.0)
+    assert VeeRules.from_site({"spike_factor": 5, "stuck_least_repeats": 9}, 3.0) == VeeRules(
+        spike_factor=5.0, stuck_least_repeats=9, longest_gap_days=3.0
+    )

@@ -65,7 +65,7 @@ def test_register_and_quality_may_be_absent_and_the_order_of_columns_is_free(tmp
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("A,import,2026-03-02T00:00:00Z,30,\"0,5\",A", "expected energy in kWh as a number, found '0,5'"),
+        ('A,import,2026-03-02T00:00:00Z,30,"0,5",A', "expected energy in kWh as a number, found '0,5'"),
         ("A,import,2026-03-02T00:00:00Z,30,0,5,A", "expected 6 fields, found 7"),
         ("A,import,2026-03-02T00:00:00Z", "expected 6 fields, found 3"),
         ("A,import,2026-03-02 00:00:00,30,0.5,A", "with offset or Z, found '2026-03-02 00:00:00'"),
@@ -144,7 +144,9 @@ def test_gzip_zip_and_parquet_give_what_csv_gives(tmp_path):
 
 
 def test_a_registry_line_is_a_meter(tmp_path):
-    text = 'meter_id,meter_class,interval_minutes,rated_kw,registers,first_date,last_date\nA,pv,15,9.2,"import,export",2020-01-02,\nB,,,x,,,\n'
+    text = (
+        'meter_id,meter_class,interval_minutes,rated_kw,registers,first_date,last_date\nA,pv,15,9.2,"import,export",2020-01-02,\nB,,,x,,,\n'
+    )
     one, other = read(text, "canonical_meters", folder=tmp_path)
     assert (one["meter_class"], one["rated_kw"], one["registers"], one["first_date"]) == ("pv", 9.2, "import,export", date(2020, 1, 2))
     assert other["fault"] == "expected a rating in kW as a number, found 'x'"
@@ -186,7 +188,9 @@ def test_a_line_of_ten_megabytes_is_one_faulty_row(tmp_path):
     assert len(rows[0]["raw_text"]) <= 1000
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 5000, b"<!DOCTYPE html><html></html>\n", b"PK\x03\x04 and no more", b"\x1f\x8b and no more", b"PAR1 no"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 5000, b"<!DOCTYPE html><html></html>\n", b"PK\x03\x04 and no more", b"\x1f\x8b and no more", b"PAR1 no"]
+)
 def test_a_file_of_something_else_is_one_row_that_says_so(tmp_path, content):
     assert only_fault(read(content, folder=tmp_path)).count("expected")
 
@@ -249,7 +253,10 @@ def test_each_invalid_nem12_file_is_refused_for_what_makes_it_invalid(name, word
 def test_every_published_nem_file_is_read_whole():
     folder = published() / "formats/nem12"
     faults = [
-        r["fault"] for path in [*folder.glob("unzipped/*NEM12*"), *folder.glob("*.zip")] for r in rows_of(path, "nem12") if r["fault"] is not None
+        r["fault"]
+        for path in [*folder.glob("unzipped/*NEM12*"), *folder.glob("*.zip")]
+        for r in rows_of(path, "nem12")
+        if r["fault"] is not None
     ]
     assert faults and all("expected energy in Wh, kWh or MWh, found the register" in f for f in faults)  # reactive energy and volts
     thirteen = [path for path in folder.glob("nem13/*.zip")]
@@ -295,7 +302,9 @@ def test_green_button_takes_power_of_ten_flow_and_duration(tmp_path):
 
 
 def test_a_register_that_rolls_over_goes_on_and_one_that_is_exchanged_starts_anew(tmp_path):
-    text = "meter_id,read_at,reading_kwh\n" + "".join(f"A,2026-03-02T0{n}:00:00Z,{v}\n" for n, v in enumerate([99998.5, 99999.5, 1.0, 3.0, 0.5, 1.5]))
+    text = "meter_id,read_at,reading_kwh\n" + "".join(
+        f"A,2026-03-02T0{n}:00:00Z,{v}\n" for n, v in enumerate([99998.5, 99999.5, 1.0, 3.0, 0.5, 1.5])
+    )
     rolled = read(text, "register_reads", folder=tmp_path, digits=5)
     assert [r["energy_kwh"] for r in rolled] == [None, 1.0, 1.5, 2.0, None, 1.0]
     assert "rolled over" in rolled[4]["fault"] and "first" in rolled[0]["fault"]
@@ -357,7 +366,14 @@ def test_a_published_file_looks_like_its_own_meter_format_and_no_other(name):
 @needs_data
 @pytest.mark.parametrize(
     ("name", "rows", "faulty"),
-    [("lcl", 29_184, 0), ("sgsc", 176_200, 0), ("ausgrid", 26_400, 4), ("hue", 24_807, 0), ("register_reads", 17_473, 1), ("octopus", 11_281, 1)],
+    [
+        ("lcl", 29_184, 0),
+        ("sgsc", 176_200, 0),
+        ("ausgrid", 26_400, 4),
+        ("hue", 24_807, 0),
+        ("register_reads", 17_473, 1),
+        ("octopus", 11_281, 1),
+    ],
 )
 def test_a_published_file_is_read_whole(name, rows, faulty):
     read_rows = rows_of(published() / PUBLISHED[name], name)

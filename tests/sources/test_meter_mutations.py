@@ -26,7 +26,8 @@ ESPI = (
     '<ReadingType xmlns="http://naesb.org/espi"><uom>72</uom></ReadingType></content></entry><entry>'
     '<link rel="self" href="UsagePoint/1/MeterReading/1/IntervalBlock/1"/><content><IntervalBlock xmlns="http://naesb.org/espi">'
     + "".join(
-        f"<IntervalReading><timePeriod><duration>3600</duration><start>{1293868800 + 3600 * n}</start></timePeriod><value>{n}</value></IntervalReading>\n"
+        f"<IntervalReading><timePeriod><duration>3600</duration><start>{1293868800 + 3600 * n}</start></timePeriod>"
+        f"<value>{n}</value></IntervalReading>\n"
         for n in range(20)
     )
     + "</IntervalBlock></content></entry></feed>"
@@ -75,7 +76,14 @@ def check(path: Path, format_name: str) -> None:
         for row in rows:
             assert "breaks its reader" not in (row["fault"] or ""), row["fault"]
             if row["fault"] is None:
-                assert None not in (row["meter_id"], row["register"], row["interval_start"], row["interval_minutes"], row["energy_kwh"], row["date"])
+                assert None not in (
+                    row["meter_id"],
+                    row["register"],
+                    row["interval_start"],
+                    row["interval_minutes"],
+                    row["energy_kwh"],
+                    row["date"],
+                )
                 assert row["energy_kwh"] == row["energy_kwh"] and abs(row["energy_kwh"]) != float("inf")
                 assert row["line"] >= 1
             else:

@@ -393,6 +393,8 @@ def _calibrated(
             final[ENSEMBLE][today] = Calibration.from_past(mixed_past, truth[past], task.quantiles, past_days).apply(
                 mixed[today], task.quantiles
             )
+    if task.target in ("wind", "solar"):  # as `predict.forecast` does
+        final = {name: np.maximum(values, 0.0) for name, values in final.items()}
     keep = issue_day >= start
     keys = rows.select(["series_id", "issued_at", "valid_at"]).filter(pa.array(keep)).to_pandas()
     keys["actual"] = truth[keep]

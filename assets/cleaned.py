@@ -58,7 +58,7 @@ def _series(site: Site) -> dg.AssetsDefinition:
         *(SERIES_TABLES[table](site) for table in tables),
         deps=[dg.AssetDep(key_of(f"raw/{feed}"), partition_mapping=ANY_DELIVERY) for feed in feeds],
         partitions=site_days(site),
-        checks=[_conservation_spec(first), check_spec(first, "dates_look_right", "Day and month are not exchanged in any delivered series.")],
+        checks=[_conservation_spec(first), check_spec(first, "dates_look_right", "Day and month are not exchanged in any series.")],
         kinds=frozenset({"duckdb"}),
         name="clean_series",
     )
@@ -71,7 +71,7 @@ def _series(site: Site) -> dg.AssetsDefinition:
             f"cleaned/{t}": Outcome(fate.commits[f"cleaned/{t}"], _fate_metadata(fate) | plots.of_series(workspace, f"cleaned/{t}", days))
             for t in tables
         }
-        dated = "; ".join(fate.swapped_dates[:5]) or "No series looks as if day and month were exchanged (judged on spans of five months and more)."
+        dated = "; ".join(fate.swapped_dates[:5]) or "In no series do day and month look exchanged (judged on five months and more)."
         outcomes[first].checks += [_conservation(first, fate), check_result(first, "dates_look_right", not fate.swapped_dates, dated)]
         return outcomes
 

@@ -35,7 +35,7 @@ def dispatch_assets(site: Site) -> list[dg.AssetsDefinition]:
         name="dispatch",
     )
     def plan(context: dg.AssetExecutionContext, workspace: Workspace) -> Mapping[str, Outcome]:
-        """Unit commitment and economic dispatch of the next local day, solved by HiGHS, begun in the state in which the plan before ended."""
+        """Unit commitment and economic dispatch of the next local day, solved by HiGHS, begun in the state the plan before leaves."""
         planned = make_plans(workspace, *span_of(context))
         outcomes = {t.name: Outcome(planned.commits[t.name]) for t in dispatch.ALL}
         outcomes[PLAN] = Outcome(planned.commits[PLAN], _told(planned), _judged(planned))

@@ -24,7 +24,8 @@ def of_series(workspace: Workspace, table: str, days: tuple[date, date]) -> dict
         name = table.replace("/", ".")
         rows = engine.sql(f"""
             SELECT series_id, interval_start, "{value.name}" AS value FROM {name}
-            WHERE series_id IN (SELECT series_id FROM {name} GROUP BY series_id ORDER BY avg("{value.name}") DESC NULLS LAST LIMIT {SERIES_SHOWN})
+            WHERE series_id IN (
+                SELECT series_id FROM {name} GROUP BY series_id ORDER BY avg("{value.name}") DESC NULLS LAST LIMIT {SERIES_SHOWN})
               AND date BETWEEN DATE '{_shown(days)[0]}' AND DATE '{days[1]}'
             ORDER BY series_id, interval_start
         """).fetchall()
@@ -37,10 +38,11 @@ def of_readings(workspace: Workspace, days: tuple[date, date]) -> dict[str, Any]
     with workspace.engine("cleaned/meter_readings", days=(first, last)) as engine:
         rows = engine.sql(f"""
             SELECT label, hour, sum(energy_kwh) FROM (
-                SELECT 'all import' AS label, date_trunc('hour', interval_start) AS hour, energy_kwh FROM cleaned.meter_readings WHERE register = 'import'
+                SELECT 'all import' AS label, date_trunc('hour', interval_start) AS hour, energy_kwh
+                FROM cleaned.meter_readings WHERE register = 'import'
                 UNION ALL
-                SELECT 'of it estimated', date_trunc('hour', interval_start), if(is_estimated, energy_kwh, 0) FROM cleaned.meter_readings
-                WHERE register = 'import')
+                SELECT 'of it estimated', date_trunc('hour', interval_start), if(is_estimated, energy_kwh, 0)
+                FROM cleaned.meter_readings WHERE register = 'import')
             WHERE hour::DATE BETWEEN DATE '{first}' AND DATE '{last}' GROUP BY ALL ORDER BY label, hour
         """).fetchall()
     return {"plot": picture(_lines(rows, "energy [kWh per hour]"))} if rows else {}

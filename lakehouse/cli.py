@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from datetime import date, datetime
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +36,7 @@ dispatch = typer.Typer(help="Day-ahead plans: solve and check instances, explain
 app.add_typer(dispatch, name="dispatch")
 
 
-class Layer(str, Enum):
+class Layer(StrEnum):
     """How far `refresh` goes."""
 
     RAW = "raw"
@@ -47,7 +47,7 @@ class Layer(str, Enum):
     DISPATCH = "dispatch"
 
 
-class OutputFormat(str, Enum):
+class OutputFormat(StrEnum):
     """How `sql` prints."""
 
     TABLE = "table"
@@ -77,9 +77,9 @@ def main() -> None:
     except GridlakeError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except typer.TyperException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    except typer.TyperException as wrong_use:
+        wrong_use.show()  # type: ignore[attr-defined]  # every one that Typer raises has it
+        sys.exit(getattr(wrong_use, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         _complain("Stopped. Nothing is half written; the same command takes up the work again.")
         sys.exit(130)

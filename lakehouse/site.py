@@ -153,7 +153,7 @@ class Site(Section):
     clock: date | None = Field(None, description="Today, for a site whose data ended in the past; absent: the real date.")
     paths: Paths = Paths()
     feeds: dict[str, Feed]
-    metering: Metering = Metering()
+    metering: Metering = Metering(longest_gap_days=7.0)
     series: dict[Target, Series] = {}
     fleet: Fleet | None = None
     home: Path = Field(Path(), exclude=True)
@@ -359,12 +359,13 @@ def _told(error: ValidationError, document: Any, path: Path) -> tuple[str, str]:
 
 
 def _line_of(document: Any, where: list[Any]) -> int:
-    line, node = 1, document
+    line = 1
+    node: Any = document
     for part in where:
         if not hasattr(node, "lc"):
             break
         try:
-            line = (node.lc.key(part) if isinstance(node, dict) else node.lc.item(part))[0] + 1
+            line = (node.lc.key(part) if hasattr(node, "keys") else node.lc.item(part))[0] + 1
             node = node[part]
         except (KeyError, IndexError, TypeError):
             break

@@ -30,7 +30,7 @@ def refresh_sensor(site: Site) -> dg.SensorDefinition:
         asset_selection=groups,
         minimum_interval_seconds=EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for runs of what arrivals in landing made stale: first raw, then what rests on it. Runs `gridlake refresh`, by itself.",
+        description="Asks for runs of what arrivals in landing made stale: first raw, then what rests on it.",
     )
     def refresh(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult | dg.SkipReason:
         at_work = workspace.open()

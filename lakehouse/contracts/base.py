@@ -148,7 +148,8 @@ class Table:
 
         Used where one shape serves many tables: a raw table per feed, a feature table per target.
         """
-        derived = type(name.replace("/", "_"), (cls,), {"name": name, "__doc__": doc or cls.__doc__, "__module__": cls.__module__})
+        body = {"name": name, "__doc__": doc or cls.__doc__, "__module__": cls.__module__}
+        derived: type[Table] = type(name.replace("/", "_"), (cls,), body)
         derived.columns = {**cls.columns, **{c.name: c for c in extra}}
         return derived
 

@@ -35,7 +35,7 @@ class Codes(Table):
 
     code: Text = column("Quality code or rule name as it stands in the tables.")
     kind: Text = column("quality, validation, estimation or parsing.", isin=("quality", "validation", "estimation", "parsing"))
-    description: Text = column("What it means.")
+    description: Text = column("What it means.")  # type: ignore[assignment]  # the column; Table's method stays
     action: Text = column("What happens to the reading: kept, estimated, edited, superseded or quarantined.")
     source: Text = column("Where the rule comes from.", nullable=True)
 

@@ -63,7 +63,8 @@ def _swapped_dates(engine: duckdb.DuckDBPyConnection, site: Site, first: date, l
 
     if (last - first).days < LEAST_DAYS_TO_JUDGE_DATES:
         return []
-    engine.execute("CREATE OR REPLACE TEMP VIEW dated AS SELECT series_id, quantity, interval_start, value FROM delivered WHERE fault IS NULL")
+    columns = "series_id, quantity, interval_start, value"
+    engine.execute(f"CREATE OR REPLACE TEMP VIEW dated AS SELECT {columns} FROM delivered WHERE fault IS NULL")
     found = verdicts(day_month_swaps(engine, "dated", time_zone=site.time_zone))
     return [f"{one.series_id} {one.quantity} {one.evidence}" for one in found if one.is_swapped]
 
@@ -152,7 +153,8 @@ def clean_fleet(workspace: Workspace) -> Commit:
         number = "TRY_CAST(json_extract_string(parameters, '$.{}') AS DOUBLE)"
         rows = engine.sql(f"""
             SELECT unit_id, kind, {number.format("minimum_mw")} AS minimum_mw,
-                   coalesce({number.format("maximum_mw")}, {number.format("discharge_mw")}, {number.format("import_limit_mw")}) AS maximum_mw,
+                   coalesce({number.format("maximum_mw")}, {number.format("discharge_mw")},
+                            {number.format("import_limit_mw")}) AS maximum_mw,
                    parameters, delivery_date
             FROM {raw}
             WHERE fault IS NULL AND kind IN ({kinds}) AND delivery_date = (SELECT max(delivery_date) FROM {raw} WHERE fault IS NULL)

@@ -54,11 +54,9 @@ def as_markdown(contracts: list[type[Table]]) -> str:
             parts.append(f"\n## {layer}\n")
         key = ", ".join(f"`{k}`" for k in contract.key)
         by = f"; partitioned by {', '.join(f'`{p}`' for p in contract.partitioned_by)}" if contract.partitioned_by else ""
-        parts.append(
-            f"\n### {contract.name.replace('/', '.')}\n\n{contract.description()} Key: {key}{by}.\n\n| column | type | unit | what it is |\n| --- | --- | --- | --- |\n"
-        )
-        parts += [
-            f"| `{c.name}` | {c.sql_type} | {c.unit or ''} | {c.description.replace('|', '/')}{'' if not c.nullable else ' May be missing.'} |\n"
-            for c in contract.columns.values()
-        ]
+        parts.append(f"\n### {contract.name.replace('/', '.')}\n\n{contract.description()} Key: {key}{by}.\n\n")
+        parts.append("| column | type | unit | what it is |\n| --- | --- | --- | --- |\n")
+        for c in contract.columns.values():
+            told = c.description.replace("|", "/") + (" May be missing." if c.nullable else "")
+            parts.append(f"| `{c.name}` | {c.sql_type} | {c.unit or ''} | {told} |\n")
     return "".join(parts)

@@ -133,8 +133,8 @@ def _input(workspace: Workspace, one: Input, minutes: int, days: tuple[date, dat
         return engine.sql(
             f"""
             SELECT $name AS name, time_bucket(INTERVAL {minutes} MINUTE, instant) AS interval_start, avg(value) AS value FROM (
-                SELECT unnest(generate_series(interval_start, interval_start + to_minutes(interval_minutes - 1), to_minutes(least(interval_minutes, {minutes}))))
-                       AS instant, "{column}" AS value
+                SELECT unnest(generate_series(interval_start, interval_start + to_minutes(interval_minutes - 1),
+                                              to_minutes(least(interval_minutes, {minutes})))) AS instant, "{column}" AS value
                 FROM {table} WHERE series_id = $series {condition})
             GROUP BY ALL ORDER BY ALL
             """,
@@ -428,7 +428,7 @@ def score_forecasts(workspace: Workspace) -> Commit:
 
 
 def _scores(workspace: Workspace, target: str) -> pa.Table:
-    series, task = _series_of(workspace.site, target), task_of(workspace.site, target)
+    task = task_of(workspace.site, target)
     quantiles = list(zip(task.quantiles, task.quantile_columns, strict=True))
     losses = " + ".join(f'greatest({q} * (actual - "{name}"), ({q} - 1) * (actual - "{name}"))' for q, name in quantiles)
     actual = actuals(workspace, target)
@@ -451,11 +451,11 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
             compared AS (
                 SELECT series_id, issued_at, scored, is_fallback, actual, {", ".join(f'"{name}"' for _, name in quantiles)} FROM issued
                 UNION ALL BY NAME
-                SELECT series_id, issued_at, 'seasonal_naive' AS scored, false AS is_fallback, actual, week_before AS p50, {nothing} FROM issued
-                WHERE week_before IS NOT NULL
+                SELECT series_id, issued_at, 'seasonal_naive' AS scored, false AS is_fallback, actual, week_before AS p50, {nothing}
+                FROM issued WHERE week_before IS NOT NULL
                 UNION ALL BY NAME
-                SELECT i.series_id, i.issued_at, 'operator' AS scored, false AS is_fallback, i.actual, o.value AS p50, {nothing} FROM issued i
-                JOIN operator o ON o.interval_start = i.valid_at)
+                SELECT i.series_id, i.issued_at, 'operator' AS scored, false AS is_fallback, i.actual, o.value AS p50, {nothing}
+                FROM issued i JOIN operator o ON o.interval_start = i.valid_at)
             SELECT $target AS target, series_id, scored AS model, issued_at, count(*) AS intervals, avg(abs(actual - p50)) AS mae,
                    sqrt(avg((actual - p50) ** 2)) AS rmse, 100 * avg(abs((actual - p50) / actual)) FILTER (actual <> 0) AS mape_pct,
                    100 * sum(abs(actual - p50)) / nullif(sum(abs(actual)), 0) AS wape_pct, avg(({losses}) / {len(quantiles)}) AS pinball,

@@ -331,8 +331,8 @@ def _summary(problem: DispatchProblem, solution: DispatchSolution, demand: pd.Da
     renewable = solution.plan[solution.plan["unit_kind"] == "renewable"]
     version = str(demand["model_version"].iloc[0])
     return {
-        "objective_eur": float(told.get("objective_eur", told.get("objective"))),
-        "bound_eur": float(told.get("bound_eur", told.get("bound"))),
+        "objective_eur": float(told["objective_eur"]),
+        "bound_eur": float(told["bound_eur"]),
         "gap_pct": 100.0 * float(told["gap"]),
         "cost_parts": json.dumps({k: round(float(v), 2) for k, v in parts.items()}),
         "demand_mwh": float(demand["value"].clip(lower=0.0).sum() * hours),

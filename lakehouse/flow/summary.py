@@ -10,7 +10,7 @@ from lakehouse.flow.workspace import Workspace
 
 def summarize(workspace: Workspace) -> dict[str, Any]:
     """Rows per table, forecast accuracy against the seasonal naive, and the newest plan."""
-    rows = {name: sum(f.rows for f in table.files()) for name in workspace.contracts if (table := workspace.table(name)).exists()}
+    rows = {name: sum(f.rows for f in known.files()) for name in workspace.contracts if (known := workspace.table(name)).exists()}
     told: dict[str, Any] = {"site": workspace.site.name, "rows": rows, "accuracy": [], "plan": None}
     with workspace.engine() as engine:
         from lakehouse.storage.engine import register
@@ -50,9 +50,10 @@ def as_lines(told: dict[str, Any], *, home: Path, seconds: float, steps: int) ->
     if told["plan"]:
         plan = told["plan"]
         lines += ["", f"Newest plan, issued {plan['issued_at']:%Y-%m-%d %H:%M} UTC"]
+        verdict = "every constraint checked" if plan["is_verified"] else "NOT FEASIBLE"
         lines.append(
-            f"  cost {plan['objective_eur']:,.2f} EUR, proven within {plan['gap_pct']:.3f} % of the best, solved in {plan['solve_seconds']:.1f} s, "
-            f"{'every constraint checked' if plan['is_verified'] else 'NOT FEASIBLE'}, {plan['unserved_mwh']:,.3f} MWh unserved"
+            f"  cost {plan['objective_eur']:,.2f} EUR, proven within {plan['gap_pct']:.3f} % of the best, "
+            f"solved in {plan['solve_seconds']:.1f} s, {verdict}, {plan['unserved_mwh']:,.3f} MWh unserved"
         )
     # Commands are given with --home, so that they work from any folder.
     command = f"gridlake --home {home}"

@@ -47,7 +47,8 @@ def readings_of_meter(
             SELECT register, interval_start, interval_minutes, energy_kwh, quality, rule, method, delivered_kwh, file
             FROM cleaned.meter_readings WHERE meter_id = $meter AND date BETWEEN $first AND $last
             UNION ALL BY NAME
-            SELECT register, interval_start, interval_minutes, NULL AS energy_kwh, 'refused' AS quality, rule, energy_kwh AS delivered_kwh, file
+            SELECT register, interval_start, interval_minutes, NULL AS energy_kwh, 'refused' AS quality, rule,
+                   energy_kwh AS delivered_kwh, file
             FROM quality.quarantine WHERE meter_id = $meter AND date BETWEEN $first AND $last AND interval_start IS NOT NULL
             ORDER BY register, interval_start, quality""",
             params={"meter": meter, "first": first, "last": last},

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -25,7 +25,7 @@ BATCH_ROWS = 131_072
 STATISTICS_OF_ALL_COLUMNS = {"delta.dataSkippingNumIndexedCols": "-1"}
 """Delta keeps statistics of 32 columns unless told otherwise; readers tell by them which files lack a column."""
 
-Rows = pa.Table | Callable[[], Iterable[pa.RecordBatch]]
+Rows: TypeAlias = pa.Table | Callable[[], Iterable[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,9 @@ class VeeRules:
     swapped_late_days: int = 12
     rating_tolerance: float = 0.25
     spike_least_days: int = 7
-    spike_factor: float = 1.2
+    spike_factor: float = 1.3
     spike_neighbour_factor: float = 4.0
-    spike_rated_share: float = 0.4
+    spike_rated_share: float = 0.45
     spike_least_kw: float = 4.0
     stuck_least_repeats: int = 5
     stuck_chance: float = 1e-6

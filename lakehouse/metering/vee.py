@@ -540,7 +540,9 @@ def _unit_slips(run: Run) -> None:
         ), judged AS (
             SELECT *, CASE
                 WHEN n < 4 OR mean_kw <= 0 THEN NULL
-                WHEN abs(log10(mean_kw / usual_mean_kw) - 3) < {decades} AND trimmed_kw > mean_kw / 10 THEN 0.001
+                -- A thousand times an idle level can be an ordinary day: the connection, or the level itself, must rule it out.
+                WHEN abs(log10(mean_kw / usual_mean_kw) - 3) < {decades} AND trimmed_kw > mean_kw / 10
+                     AND (mean_kw > rated_kw / 2 OR rated_kw IS NULL AND usual_mean_kw > 0.02) THEN 0.001
                 WHEN mean_kw > 3 * rated_kw AND is_whole THEN 0.001
                 WHEN abs(log10(mean_kw / usual_mean_kw) + 3) < {decades} AND register NOT LIKE 'export%'
                      AND usual_zero_share < {run.rules.zero_usual_share} THEN 1000.0 END AS factor
@@ -635,7 +637,7 @@ def _late_reads_sql(run: Run) -> str:
     ratio = rules.late_read_ratio
     return f"""
         WITH marked AS (
-            SELECT l.*, v.usual_zero_share, v.past_days, v.usual_peak_kw,
+            SELECT l.*, v.usual_zero_share, v.usual_zero_hours, v.past_days, v.usual_peak_kw,
                    COALESCE(sum(CAST(l.value_kwh <> 0 AS INTEGER)) OVER (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start
                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS block
             FROM {run.lined} l LEFT JOIN {run.levels} v USING (meter_id, register, date)
@@ -645,7 +647,8 @@ def _late_reads_sql(run: Run) -> str:
             SELECT meter_id, register, block, count(*) FILTER (WHERE value_kwh = 0) AS zeros, sum(value_kwh) AS total_kwh,
                    bool_and(id IS NOT NULL) AS is_delivered, bool_or(value_kwh <> 0) AS is_ended,
                    min(interval_start) AS opens, max(interval_start) AS closes, max(interval_minutes) AS minutes, count(*) AS n,
-                   max(usual_zero_share) AS usual_zero_share, max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw
+                   max(usual_zero_share) AS usual_zero_share, max(usual_zero_hours) AS usual_zero_hours,
+                   max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw
             FROM marked GROUP BY meter_id, register, block
         ), beside AS (
             SELECT *, total_kwh * 60.0 / minutes AS total_kw, total_kwh / n AS share_kwh,
@@ -659,7 +662,8 @@ def _late_reads_sql(run: Run) -> str:
           AND b.zeros * b.minutes <= {rules.late_read_hours} * 60 AND b.past_days >= {rules.least_history_days}
           AND b.register NOT LIKE 'export%' AND (
               -- A register that hardly ever counts zero: the sum is about what its neighbours let expect.
-              b.usual_zero_share < {rules.zero_usual_share} AND b.total_kwh > {rules.late_read_excess} * (b.before_kwh + b.after_kwh) / 2
+              b.usual_zero_share < {rules.zero_usual_share} AND b.usual_zero_hours <= b.zeros * b.minutes / 60.0 + 4
+              AND b.total_kwh > {rules.late_read_excess} * (b.before_kwh + b.after_kwh) / 2
               AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
               -- One that often does: the sum can't be one interval's, and its share can.
               OR b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw

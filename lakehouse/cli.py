@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a failure told in one sentence, 2 wrong use or a wrong sit
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -87,6 +88,11 @@ def main() -> None:
         sys.exit(done.exit_code)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"Can't use {error.filename}: {error.strerror}.\nCheck the path, its permissions and the space left.")
+        sys.exit(1)
 
 
 # -- making a site, and files into it
@@ -433,7 +439,7 @@ def _write_result(result: Any, shape: OutputFormat, out: Path | None) -> None:
         pq.write_table(result, out)
         return
     if shape is OutputFormat.JSON:
-        text = json.dumps(result.to_pylist(), default=_json_value) + "\n"
+        text = json.dumps(_finite(result.to_pylist()), default=_json_value) + "\n"
     elif shape is OutputFormat.CSV:
         import io
 
@@ -448,6 +454,15 @@ def _write_result(result: Any, shape: OutputFormat, out: Path | None) -> None:
         out.write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for what is no number."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list) else value
 
 
 def _json_value(value: Any) -> Any:

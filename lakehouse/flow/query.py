@@ -27,6 +27,8 @@ def run_query(site: Site, query: str) -> pa.Table:
     """
     import duckdb
 
+    if not query.strip(" ;\t\n\r"):
+        raise QueryError("Expected an SQL query, found none.", 'For example: gridlake sql "SHOW ALL TABLES"')
     path = site.path("catalog")
     if not path.exists():
         raise TableNotFoundError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import gzip
 import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,13 +84,21 @@ def init_site(
     if data is not None and not data.is_dir():
         raise SiteError(f"Expected a folder with the data of '{name}', found none at {data}.", "Check the path.")
     text = template.read_text(encoding="utf-8")
+    is_new = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
-    if name == SAMPLE:
-        made = _init_sample(home, text, days, meters, seed, until, progress)
-    else:
-        assert data is not None
-        made = _init_published(home, text, name, data, until, progress)
-    write_dagster_home(made.site)
+    try:
+        if name == SAMPLE:
+            made = _init_sample(home, text, days, meters, seed, until, progress)
+        else:
+            assert data is not None
+            made = _init_published(home, text, name, data, until, progress)
+        write_dagster_home(made.site)
+    except BaseException:  # half a site would stand in the way of the next try
+        if is_new:
+            shutil.rmtree(home, ignore_errors=True)
+        else:
+            (home / SITE_FILE).unlink(missing_ok=True)
+        raise
     return made
 
 
@@ -247,13 +256,19 @@ def land_files(site: Site, feed: str, files: list[Path], delivered: date | None 
     if feed not in site.feeds:
         raise SiteError(f"The site '{site.name}' has no feed '{feed}'.", f"Its feeds: {', '.join(site.feeds)}.")
     landing, told = Landing(site.path("landing")), []
-    for path in files:
+    days: list[date] = []
+    for path in files:  # all are looked at before the first one lands
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "nothing"
+            raise SiteError(f"Expected a file at {path}, found {found}.", "Give the files themselves; a shell pattern such as DIR/* helps.")
         day = delivered or format_named(site.feeds[feed].format).delivered_on(path) or site.today()
         if not site.first_day <= day <= site.today():
             raise SiteError(
                 f"{path.name}: its delivery date {day} is outside the site's calendar, {site.first_day} to {site.today()}.",
                 f"Give another with --delivered, or change first_day or clock in {site.home / SITE_FILE}.",
             )
+        days.append(day)
+    for path, day in zip(files, days, strict=True):
         arrival = landing.land(feed, path, day)
         told.append((path.name, f"landed as {feed}/{day}/{arrival.name}" if arrival else "was landed already, byte for byte"))
     return told

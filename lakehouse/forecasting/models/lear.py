@@ -182,7 +182,11 @@ def _equations(raw: np.ndarray, truth: np.ndarray, task: ForecastTask) -> dict[s
 
 def _ridge(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Ridge coefficients (slots, inputs), each slot's penalty by generalised cross-validation (Golub, Heath and Wahba 1979)."""
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    from threadpoolctl import threadpool_limits
+
+    # one thread: the matrices are small, waiting threads burn a busy machine's time, and the digits do not depend on the cores
+    with threadpool_limits(1, user_api="blas"):
+        u, s, vt = np.linalg.svd(x, full_matrices=False)
     rotated = u.T @ z
     outside = (z**2).sum(axis=0) - (rotated**2).sum(axis=0)
     least = np.full(z.shape[1], np.inf)

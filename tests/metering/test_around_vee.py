@@ -1,4 +1,4 @@
-"""The meters, the loads summed from them, and a person's look at one meter."""
+"""The meters, and the loads summed from their readings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lakehouse.contracts.raw import RawMeters
 from lakehouse.metering.load import aggregate_load
 from lakehouse.metering.registry import meters_from
 from lakehouse.metering.rules import codes
-from lakehouse.metering.view import vee_plot, vee_summary, vee_view
 from tests.metering.builders import MONDAY, USUAL, day, meters, past, row, run
 
 
@@ -98,16 +97,3 @@ def test_an_hour_in_which_a_meter_is_missing_is_scaled_up_and_one_in_which_many_
         loads = aggregate_load(connection, "readings", "known", [Sum("all")]).to_arrow_table().to_pylist()
     found = [(r["interval_start"].hour, r["load_mw"], round(r["estimated_share"], 3)) for r in loads]
     assert found == [(0, 0.01, 0.0), (1, pytest.approx(0.01), 0.1)]
-
-
-def test_a_person_sees_a_meters_readings_flags_and_refused_values():
-    result = run(past() + day([*USUAL[:3], 5.6, *USUAL[4:]]))
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("readings", result.trusted)
-        connection.register("quarantine", pa.Table.from_pylist(result.quarantined))
-        view = vee_view(connection, "A", readings="readings", quarantine="quarantine", first=MONDAY, last=MONDAY, time_zone="Europe/Madrid")
-        assert vee_view(connection, "it's none", readings="readings").num_rows == 0
-    assert vee_summary(view) == {"estimated: spike": 1, "measured": 23, "refused: spike": 1}
-    figure = vee_plot(view, title="A")
-    assert len(figure.axes) == 1 and figure.axes[0].get_ylabel() == "import (kW)"

@@ -21,7 +21,7 @@ def feature_assets(site: Site) -> list[dg.AssetsDefinition]:
 
 def _features(site: Site, target: str) -> dg.AssetsDefinition:
     table = f"features/{target}"
-    origin = site.first_day
+    origin = site.first_utc_day()
     first, last = forecast.read_span(site, target, origin, origin)
     mapping = window((origin - first).days, (last - origin).days)
 

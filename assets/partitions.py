@@ -14,9 +14,9 @@ def site_days(site: Site) -> dg.DailyPartitionsDefinition:
     """Days of a site, from its first to the last that today's forecasts reach (today is the real one, or its frozen clock)."""
     if site.clock:
         end = site.last_day() + timedelta(days=1)
-        return dg.DailyPartitionsDefinition(start_date=site.first_day.isoformat(), end_date=end.isoformat())
+        return dg.DailyPartitionsDefinition(start_date=site.first_utc_day().isoformat(), end_date=end.isoformat())
     ahead = (site.last_day() - site.today()).days
-    return dg.DailyPartitionsDefinition(start_date=site.first_day.isoformat(), timezone=site.time_zone, end_offset=1 + ahead)
+    return dg.DailyPartitionsDefinition(start_date=site.first_utc_day().isoformat(), timezone=site.time_zone, end_offset=1 + ahead)
 
 
 ANY_DELIVERY = dg.AllPartitionMapping()

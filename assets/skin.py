@@ -107,7 +107,7 @@ def table_assets(
             pool=pool,
         )
         def body(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator[Any]:
-            at_work = workspace.open(context.run_id)
+            at_work = workspace.open(context.run.run_id)
             try:
                 outcomes = step(context, at_work)
             except ContractError as error:

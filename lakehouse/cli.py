@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
+PIPED_WIDTH = 200
 
 app = typer.Typer(
     name="gridlake",
@@ -74,7 +75,7 @@ def home_option(
 def main() -> None:
     """Entry point: a mistake a user can mend is one sentence and an exit code, never a traceback."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or 0)  # Typer hands an exit code back instead of raising it
     except GridlakeError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
@@ -219,11 +220,11 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         _print_json([f.as_dict() for f in findings])
     else:
-        marks = {"ok": "[green]ok[/]", "warning": "[yellow]look[/]", "error": "[red]mend[/]"}
+        marks = {"ok": "[green]ok  [/]", "warning": "[yellow]look[/]", "error": "[red]mend[/]"}
         for finding in findings:
-            _console().print(f"{marks[finding.level]:<18} {finding.what}", highlight=False)
+            _console().print(f"{marks[finding.level]}  {finding.what}", highlight=False)
             if finding.remedy:
-                _console().print(f"       → {finding.remedy}", highlight=False)
+                _console().print(f"      → {finding.remedy}", highlight=False)
     raise typer.Exit(1 if any(f.level == "error" for f in findings) else 0)
 
 
@@ -369,7 +370,8 @@ def dispatch_explain(
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(soft_wrap=True)
+    # Piped, a table is as wide as it needs to be: a script or a pager can't guess where a name was split.
+    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def _complain(message: str) -> None:

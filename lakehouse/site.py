@@ -273,6 +273,10 @@ class Site(Section):
         """The site's current local day: its frozen clock, or the real date there."""
         return self.clock or datetime.now(self.zone).date()
 
+    def first_utc_day(self) -> date:
+        """First UTC day of which data may be: a local first day east of Greenwich begins on the day before it."""
+        return self.first_day - timedelta(days=1)
+
     def last_day(self) -> date:
         """Last UTC day of which data may be: what others forecast for the days that the site forecasts lies ahead of today."""
         ahead = max((series.horizon_days for series in self.series.values()), default=1)

@@ -21,7 +21,7 @@ class Plan(Planned):
     key = ("unit_id", "interval_start")
 
     unit_id: Text = column("The unit.")
-    unit_kind: Text = column("What the unit is: thermal, renewable, storage, market, …")
+    unit_kind: Text = column("What the unit is, as in cleaned.fleet: thermal, wind, solar, storage or grid.")
     interval_start: Instant = column("Start of the interval.", unit="UTC")
     interval_minutes: Int32 = column("Length of the interval.", unit="min")
     committed: Boolean = column("Whether the unit is on.")

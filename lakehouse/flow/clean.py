@@ -113,7 +113,7 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
             rules=rules,
             time_zone=site.time_zone,
             today=site.today(),
-            first_day=site.first_day,
+            first_day=site.first_utc_day(),
             holidays=_holidays(site, past[0], last),
         )
         inputs = [*(f"raw/{feed}" for feed in feeds), "cleaned/meters"]

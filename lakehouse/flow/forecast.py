@@ -370,15 +370,14 @@ class Issued:
 def issue_forecasts(workspace: Workspace, target: str, first: date, last: date) -> Issued:
     """Issues the forecasts of a span of local days, each by the newest promoted version that knew no more than its issue.
 
-    An issue that was made before stays as it is; only the newest one, whose target day has yet to begin, is made again.
+    An issue that was made before stays as it is; only today's, whose target day has yet to begin, is made again.
     """
     from lakehouse.forecasting.predict import forecast
 
     table, task, registry = f"forecasts/{target}", task_of(workspace.site, target), registry_of(workspace)
     contract = workspace.contract(table)
     issued = set(workspace.table(table).partitions_written())
-    _, newest_day = issue_days(workspace.site, target)
-    wanted = [d for d in days_between(first, last) if d not in issued or d == newest_day]
+    wanted = [d for d in days_between(first, last) if d not in issued or may_be_reissued(workspace.site, d)]
     features = features_between(workspace, target, first, last)
     # Issues of one version are forecast together: loading a model costs more than using it.
     by_version: dict[str, tuple[ModelVersion | None, list[date]]] = {}
@@ -407,13 +406,18 @@ def _dressed(site: Site, contract: type[Table], rows: pa.Table, days: pa.Chunked
     return contract.conform(rows.append_column("date", days))
 
 
+def may_be_reissued(site: Site, day: date) -> bool:
+    """Whether an issue may still be made again: today's, since the first day that it is for has not begun."""
+    return day == site.today()
+
+
 def unissued_days(workspace: Workspace, target: str) -> list[date]:
-    """Recent issue days that have features and no forecast, and the newest one if its features changed since."""
+    """Recent issue days that have features and no forecast, and today's if its features changed since."""
     _, last = issue_days(workspace.site, target)
     made = workspace.table(f"forecasts/{target}").partitions_written()
     featured = workspace.table(f"features/{target}").partitions_written()
     recent = [d for d in featured if last - timedelta(days=HINDCAST_DAYS) < d <= last]
-    return sorted(d for d in recent if d not in made or (d == last and made[d] < featured[d]))
+    return sorted(d for d in recent if d not in made or (may_be_reissued(workspace.site, d) and made[d] < featured[d]))
 
 
 # -- accuracy

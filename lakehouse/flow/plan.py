@@ -76,7 +76,7 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
         planned.breaches += [f"{day}: {b.rule}: {b.text}" for b in report.breaches]
         newest = problem, solution
         issue = {"issued_at": issue_instant(workspace.site, day), "date": day}
-        _collect(rows, problem, solution, issue, demand, is_verified=report.ok)
+        _collect(rows, problem, solution, issue, demand, units, is_verified=report.ok)
         state = _state_after(problem, solution)
     planned.summaries = rows[contracts.Summary.name]
     if newest:
@@ -284,19 +284,17 @@ def _collect(
     solution: DispatchSolution,
     issue: dict[str, Any],
     demand: pd.DataFrame,
+    units: Sequence[dict[str, Any]],
     *,
     is_verified: bool,
 ) -> None:
+    kind_of = {unit["unit_id"]: unit["kind"] for unit in units}
     minutes = round(problem.interval_hours * 60)
     plan = rows[contracts.Plan.name]
     for r in solution.plan.to_dict("records"):
         switched = {k: bool(r[k]) for k in ("committed", "started", "stopped")}
-        plan.append(
-            issue
-            | switched
-            | {k: r[k] for k in ("unit_id", "unit_kind", "interval_start", "power_mw", "reserve_mw")}
-            | {"interval_minutes": minutes}
-        )
+        own = {k: r[k] for k in ("unit_id", "interval_start", "power_mw", "reserve_mw")} | {"unit_kind": kind_of[r["unit_id"]]}
+        plan.append(issue | switched | own | {"interval_minutes": minutes})
     on = {"committed": True, "started": False, "stopped": False, "interval_minutes": minutes}
     for r in solution.storage.to_dict("records"):
         power = r["discharge_mw"] - r["charge_mw"]
@@ -311,8 +309,10 @@ def _collect(
         columns = ("storage_id", "interval_start", "charge_mw", "discharge_mw", "state_of_charge_mwh", "reserve_mw")
         rows[contracts.StoragePlan.name].append(issue | {k: r[k] for k in columns})
     exchange = solution.exchange[solution.exchange["source_kind"].isin(["import", "export"])]
+    connections = [name for name, kind in kind_of.items() if kind == "grid"]
     for (name, start), group in exchange.groupby(["source_id", "interval_start"]):
-        own = {"unit_id": name, "unit_kind": "grid", "interval_start": start, "power_mw": float(group["power_mw"].sum()), "reserve_mw": 0.0}
+        unit = connections[0] if len(connections) == 1 else name  # the optimiser calls its only connection "market"
+        own = {"unit_id": unit, "unit_kind": "grid", "interval_start": start, "power_mw": float(group["power_mw"].sum()), "reserve_mw": 0.0}
         plan.append(issue | on | own)
     for r in solution.prices.to_dict("records"):
         prices = {"energy_price_eur_per_mwh": r["energy_eur_per_mwh"], "reserve_price_eur_per_mwh": r["reserve_eur_per_mw_h"]}
@@ -400,7 +400,8 @@ def explain_unit(workspace: Workspace, unit: str, moment: datetime) -> list[str]
     demand = _forecast(workspace, fleet.demand, workspace.site.series[fleet.demand].series, day, _column(fleet.plan_quantile))  # type: ignore[index]
     problem = problem_of(workspace, day, demand, units, _state_before(workspace, day, units))
     solution = solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=1)
-    told = explain(problem, solution, unit, at)
+    is_only_connection = planned[0]["unit_kind"] == "grid" and len(problem.markets) == 1
+    told = explain(problem, solution, "market" if is_only_connection else unit, at)
     rows = solution.plan[(solution.plan["unit_id"] == unit) & (solution.plan["interval_start"] == at)]
     stored = next(row["power_mw"] for row in planned if row["date"] == day)
     if len(rows) and abs(float(rows["power_mw"].iloc[0]) - stored) > 1e-3:

@@ -126,7 +126,7 @@ def _counted_on(workspace: Workspace, feed: str) -> str:
     if feed in workspace.site.feeds_of("readings"):
         from lakehouse.metering.vee import partition_day_sql
 
-        return partition_day_sql(workspace.site.first_day)
+        return partition_day_sql(workspace.site.first_utc_day())
     return "coalesce(date, delivery_date)"
 
 
@@ -171,7 +171,7 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
         accounted: when each reading date was last cleaned, UTC.
     """
     deliveries: dict[date, datetime] = {}
-    first, last = workspace.site.first_day, workspace.site.last_day()
+    first, last = workspace.site.first_utc_day(), workspace.site.last_day()
     for one in workspace.table(f"raw/{feed}").files():
         delivered = one.partition["delivery_date"]
         smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")

@@ -153,7 +153,7 @@ def _touched(workspace: Workspace, tables: tuple[str, ...], feeds: list[str]) ->
     for feed in feeds:
         accounted = workspace.table("quality/conservation").partitions_written(only={"feed": feed})
         stale |= {*touched_days(workspace, feed, accounted), *abandoned_days(workspace, feed)}
-    inside = [d for d in stale if site.first_day <= d <= site.last_day()]
+    inside = [d for d in stale if site.first_utc_day() <= d <= site.last_day()]
     return [Step("cleaned", tables, span, "deliveries touched these days") for span in _spans(inside)]
 
 

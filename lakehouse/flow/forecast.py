@@ -250,10 +250,12 @@ def train_models(workspace: Workspace, target: str) -> Trained:
     weeks = min(EVALUATED_WEEKS, max((len(days) - LEAST_LEARNING_DAYS) // 7, 0))
     versions = {t: workspace.table(t).version() for t in [f"features/{target}", *inputs_of(workspace.site, target)]}
 
-    def made(kind: str, until: date) -> ModelVersion:
+    def made(kind: str, until: date, *, with_fallback: bool = True) -> ModelVersion:
         instant = task.issue_instants(until, until)[0]
         folder = registry.folder_for(target, f"{kind}-{until:%Y%m%d}")
-        return registry.add(train(task, features, model=kind, trained_until=instant, folder=folder, data_versions=versions))
+        return registry.add(
+            train(task, features, model=kind, trained_until=instant, folder=folder, data_versions=versions, with_fallback=with_fallback)
+        )
 
     # The newest versions first: a kind that can't be trained on this history isn't evaluated either.
     newest: dict[str, ModelVersion] = {}
@@ -267,7 +269,7 @@ def train_models(workspace: Workspace, target: str) -> Trained:
     if is_first and newest:
         for week in range(weeks, 0, -REFIT_WEEKS):
             try:
-                early = made(next(iter(newest)), last - timedelta(days=7 * week))
+                early = made(next(iter(newest)), last - timedelta(days=7 * week), with_fallback=False)
             except ForecastError:
                 continue  # too early to have learnt anything; its issues are made by the naive, and say so
             registry.challenge(target, early.version, at=early.trained_until)

@@ -94,6 +94,7 @@ def train(
     folder: Path,
     seed: int = 0,
     data_versions: dict[str, Any] | None = None,
+    with_fallback: bool = True,
 ) -> ModelVersion:
     """Trains a model on what was known at `trained_until` and writes it into `folder`.
 
@@ -107,6 +108,7 @@ def train(
         folder: becomes the version's folder; replaced if it is there.
         seed: of everything random.
         data_versions: table versions that the features were made from, for the record.
+        with_fallback: whether a second model without the inputs is trained, for issues at which they are missing.
 
     Raises:
         ForecastError: when there are too few days.
@@ -140,7 +142,7 @@ def train(
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "model").mkdir(parents=True)
     forecaster.save(staging / "model")
-    if task.inputs and model not in ("seasonal_naive", "like_day"):
+    if with_fallback and task.inputs and model not in ("seasonal_naive", "like_day"):
         plain = [n for n in feature_names(task) if not depends_on_inputs(n, task)]
         bare = make_model("lightgbm").fit(early, task, seed=seed, columns=plain)
         bare_past = bare.predict(late)

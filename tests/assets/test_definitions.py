@@ -100,7 +100,8 @@ def village_site(**changes: str) -> Site:
 
 def test_partitions_run_from_the_first_day_to_the_last_that_todays_forecasts_reach():
     keys = site_days(village_site()).get_partition_keys()
-    assert (keys[0], keys[-1]) == ("2026-03-01", "2026-03-22")  # today is the 20th; tomorrow's local day ends a UTC day later at most
+    assert keys[0] == "2026-02-28"  # a local day east of Greenwich begins on the UTC day before
+    assert keys[-1] == "2026-03-22"  # today is the 20th; tomorrow's local day ends on the UTC day after it at the latest
 
 
 def test_a_site_without_a_frozen_clock_ends_at_the_real_day():

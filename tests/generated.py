@@ -1,7 +1,7 @@
 """Files that are written from the code: the data dictionary (`docs/tables.md`) and a picture of each main site's asset graph.
 
-`python -m tests.generated` (or `make docs`) writes them anew; `tests/architecture/test_generated.py` fails when one has fallen behind, so that
-a review sees when a table or the graph changes.
+`python -m tests.generated` (or `make docs`) writes them anew; `tests/architecture/test_generated.py` fails when one has fallen behind,
+so that a review sees when a table or the graph changes.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def row(title: str, name: str, paths: list[Path], zone: str, settings: dict) -> 
         vee.quarantined.to_table("quarantined")
         vee.trusted.to_table("trusted")
         counts = connection.execute(
-            "SELECT sum(delivered), sum(cleaned), sum(edited), sum(superseded), sum(exact_duplicates), bool_and(is_conserved) FROM conservation"
+            "SELECT sum(delivered), sum(cleaned), sum(edited), sum(superseded), sum(exact_duplicates), bool_and(is_conserved) "
+            "FROM conservation"
         ).fetchone()
         reasons = connection.execute("SELECT rule, count(*) FROM quarantined GROUP BY rule ORDER BY 2 DESC, 1").fetchall()
         estimated = connection.execute(

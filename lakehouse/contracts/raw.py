@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from lakehouse.contracts.base import Boolean, Date, Float64, Instant, Int32, Int64, Table, Text, column
 
+RAW_TEXT_LIMIT = 1000
+"""Characters of a delivered line that are kept where it could not be read."""
+
 
 class Delivered(Table):
     """What every delivered row carries, whatever its feed."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from lakehouse.contracts.base import Table
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES, ExternalForecasts, Generation, Load, SeriesTable, Weather, prices_in
 from lakehouse.contracts.quality import Codes, Conservation, Quarantine
-from lakehouse.sources.base import RAW_TEXT_LIMIT
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT
 
 CONTEXT_DAYS_BEFORE = 28
 CONTEXT_DAYS_AFTER = 1

@@ -18,10 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakehouse.contracts.raw import SHAPES, Delivered
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT, SHAPES, Delivered
 from lakehouse.errors import SiteError, SourceError
 
-RAW_TEXT_LIMIT = 1000
 HEAD_BYTES = 8192
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT
 from lakehouse.errors import SourceError
-from lakehouse.sources.base import RAW_TEXT_LIMIT, Format, LandedFile, ReadOptions
+from lakehouse.sources.base import Format, LandedFile, ReadOptions
 from lakehouse.sources.sheets import LINES_AT_ONCE, Sheet, connection, sheets, unread_columns
 
 REQUIRED = ("series_id", "quantity", "interval_start", "interval_minutes", "value")

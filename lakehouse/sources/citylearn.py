@@ -11,8 +11,9 @@ from pathlib import PurePath
 
 import pyarrow as pa
 
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT
 from lakehouse.errors import SourceError
-from lakehouse.sources.base import RAW_TEXT_LIMIT, Format, LandedFile, ReadOptions
+from lakehouse.sources.base import Format, LandedFile, ReadOptions
 from lakehouse.sources.sheets import connection, place_of, whole_sheets
 
 REGISTERS = {"non_shiftable_load": "import", "dhw_demand": "hot_water", "cooling_demand": "cooling", "heating_demand": "heating"}

@@ -29,8 +29,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT
 from lakehouse.errors import SourceError
-from lakehouse.sources.base import RAW_TEXT_LIMIT, LandedFile, ReadOptions
+from lakehouse.sources.base import LandedFile, ReadOptions
 
 BLOCK_BYTES = 8 << 20
 SMALL_BLOCK_BYTES = 64 << 10

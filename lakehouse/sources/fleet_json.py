@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakehouse.contracts.raw import RawFleet
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT, RawFleet
 from lakehouse.errors import SourceError
-from lakehouse.sources.base import RAW_TEXT_LIMIT, Format, LandedFile, ReadOptions
+from lakehouse.sources.base import Format, LandedFile, ReadOptions
 from lakehouse.sources.delimited import members
 
 KINDS = ("thermal", "wind", "solar", "storage", "grid")

@@ -15,9 +15,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse.contracts.raw import RawSeries
+from lakehouse.contracts.raw import RAW_TEXT_LIMIT, RawSeries
 from lakehouse.errors import SourceError
-from lakehouse.sources.base import RAW_TEXT_LIMIT, LandedFile
+from lakehouse.sources.base import LandedFile
 from lakehouse.sources.delimited import Block, blocks, members, told
 
 LINES_AT_ONCE = 200_000

@@ -79,10 +79,7 @@ def test_assets_know_no_jobs_and_no_sensors_and_resources_know_only_the_library(
     assert not offences("sensors", ("definitions",))
 
 
-CIRCLE = pytest.mark.xfail(reason="series/clean.py takes RAW_TEXT_LIMIT from sources.base; it belongs into contracts/raw.py")
-
-
-@pytest.mark.parametrize("room", [pytest.param(room, marks=CIRCLE if room == "series" else ()) for room in MAY_IMPORT])
+@pytest.mark.parametrize("room", list(MAY_IMPORT))
 def test_a_room_of_the_library_imports_only_what_stands_below_it(room: str):
     allowed = {room} | MAY_IMPORT[room]
     paths = modules(f"lakehouse/{room}") if (ROOT / "lakehouse" / room).is_dir() else [ROOT / "lakehouse" / f"{room}.py"]

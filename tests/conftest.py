@@ -6,6 +6,7 @@ Read them, never write to them: a test that changes a site copies it first (`cop
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from datetime import date
@@ -58,3 +59,14 @@ def site_with(tmp_path: Path) -> Callable[[str], Path]:
         return home
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _no_site_of_another_test():
+    """`gridlake --home` speaks to its parts through the environment; what one test says must not reach the next."""
+    before = dict(os.environ)
+    os.environ.pop("GRIDLAKE_HOME", None)
+    os.environ.pop("DAGSTER_HOME", None)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

@@ -93,7 +93,7 @@ def test_a_new_meter_file_leads_to_a_new_forecast_and_plan(running_ui):
     assert ask(home, f"SELECT count(DISTINCT file) FROM raw.meter_readings WHERE delivery_date = DATE '{TODAY}'") == [(len(files),)]
     yesterday = "interval_start >= TIMESTAMPTZ '2026-03-30 06:00:00+00' AND interval_start < TIMESTAMPTZ '2026-03-30 22:00:00+00'"
     assert ask(home, f"SELECT avg(is_estimated::INT) < 0.2 FROM cleaned.meter_readings WHERE {yesterday}") == [(True,)]
-    assert ask(home, f"SELECT count(*) FROM features.demand WHERE {issue} AND lag_1d IS NOT NULL")[0][0] > 0
+    assert ask(home, f"SELECT count(*) FROM features.demand WHERE {issue} AND mean_24h IS NOT NULL")[0][0] > 0
     assert ask(home, f"SELECT bool_and(is_verified) FROM dispatch.summary WHERE {issue}") == [(True,)]
 
     query = json.dumps({"query": "{runsOrError {... on Runs {results {status}}}}"}).encode()

@@ -426,7 +426,10 @@ def unissued_days(workspace: Workspace, target: str) -> list[date]:
 
 
 def score_forecasts(workspace: Workspace) -> Commit:
-    """Scores every issued forecast whose actuals are there, beside the seasonal naive and, where the site names one, the operator."""
+    """Scores every issued forecast whose actuals are there, beside the seasonal naive and, where the site names one, the operator.
+
+    The seasonal naive is the same hour of the local clock a week before, also across a change of clocks.
+    """
     frames = [_scores(workspace, target) for target in workspace.site.series if workspace.table(f"forecasts/{target}").exists()]
     table = workspace.contract("quality/forecast_accuracy")
     rows = pa.concat_tables(frames) if frames else table.empty()
@@ -453,7 +456,7 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
             WITH issued AS (
                 SELECT f.*, a.value AS actual, f.model AS scored, b.value AS week_before FROM forecasts."{target}" f
                 JOIN actuals a ON a.series_id = f.series_id AND a.interval_start = f.valid_at
-                LEFT JOIN actuals b ON b.series_id = f.series_id AND b.interval_start = f.valid_at - INTERVAL 7 DAY),
+                LEFT JOIN actuals b ON b.series_id = f.series_id AND b.interval_start = timezone($zone, timezone($zone, f.valid_at) - INTERVAL 7 DAY)),
             compared AS (
                 SELECT series_id, issued_at, scored, is_fallback, actual, {", ".join(f'"{name}"' for _, name in quantiles)} FROM issued
                 UNION ALL BY NAME
@@ -467,7 +470,7 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
                    100 * sum(abs(actual - p50)) / nullif(sum(abs(actual)), 0) AS wape_pct, avg(({losses}) / {len(quantiles)}) AS pinball,
                    100 * avg((actual BETWEEN p10 AND p90)::INT) AS coverage_80_pct, bool_or(is_fallback) AS is_fallback
             FROM compared GROUP BY ALL ORDER BY ALL""",
-            params={"target": target},
+            params={"target": target, "zone": workspace.site.time_zone},
         ).to_arrow_table()
 
 

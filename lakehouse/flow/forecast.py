@@ -456,7 +456,8 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
             WITH issued AS (
                 SELECT f.*, a.value AS actual, f.model AS scored, b.value AS week_before FROM forecasts."{target}" f
                 JOIN actuals a ON a.series_id = f.series_id AND a.interval_start = f.valid_at
-                LEFT JOIN actuals b ON b.series_id = f.series_id AND b.interval_start = timezone($zone, timezone($zone, f.valid_at) - INTERVAL 7 DAY)),
+                LEFT JOIN actuals b ON b.series_id = f.series_id
+                    AND b.interval_start = timezone($zone, timezone($zone, f.valid_at) - INTERVAL 7 DAY)),
             compared AS (
                 SELECT series_id, issued_at, scored, is_fallback, actual, {", ".join(f'"{name}"' for _, name in quantiles)} FROM issued
                 UNION ALL BY NAME

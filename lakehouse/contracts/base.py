@@ -174,6 +174,14 @@ class Table:
         return cls.arrow_schema().empty_table()
 
     @classmethod
+    def from_rows(cls, rows: list[dict[str, Any]]) -> pa.Table:
+        """Rows as an Arrow table in the contract's columns and types; a key that a row lacks is missing.
+
+        Nothing is checked yet: what is required is enforced in the stream, with the column's name.
+        """
+        return pa.Table.from_pylist(rows, schema=_nullable(cls.arrow_schema()))
+
+    @classmethod
     def pandera_schema(cls) -> DataFrameSchema:
         """The contract as a pandera schema."""
         from pandera import pyarrow as pandera

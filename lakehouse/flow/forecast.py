@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -339,7 +339,7 @@ def _version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[s
                 "data_versions": json.dumps(version.data_versions, sort_keys=True),
             }
         )
-    return _as_table(workspace.contract(f"models/{target}"), rows)
+    return workspace.contract(f"models/{target}").from_rows(rows)
 
 
 def training_is_due(workspace: Workspace, target: str) -> bool:
@@ -482,7 +482,3 @@ def accuracy_is_due(workspace: Workspace) -> bool:
     tables = {f"forecasts/{t}" for t in workspace.site.series} | {s.table for s in workspace.site.series.values()}
     written = [f.written_at for t in tables for f in workspace.table(t).files()]
     return any(t.startswith("forecasts/") and workspace.table(t).exists() for t in tables) and (scored is None or max(written) > scored)
-
-
-def _as_table(contract: type[Table], rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in contract.arrow_schema()]))

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from lakehouse.contracts import dispatch as contracts
-from lakehouse.contracts.base import Table
 from lakehouse.errors import DispatchError
 from lakehouse.flow.workspace import Workspace
 from lakehouse.site import Site
@@ -84,7 +81,7 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
     for contract in contracts.ALL:
         planned.commits[contract.name] = workspace.replace(
             contract.name,
-            _table(contract, rows[contract.name]),
+            contract.from_rows(rows[contract.name]),
             where={"date": (first, last)},
             inputs=[f"forecasts/{fleet.demand}", "cleaned/fleet"],
         )
@@ -347,11 +344,6 @@ def _summary(problem: DispatchProblem, solution: DispatchSolution, demand: pd.Da
         "is_verified": is_verified,
         "demand_forecast": f"{version} (fallback)" if bool(demand["is_fallback"].any()) else version,
     }
-
-
-def _table(contract: type[Table], rows: list[dict[str, Any]]) -> pa.Table:
-    schema = pa.schema([f.with_nullable(True) for f in contract.arrow_schema()])
-    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def issue_instant(site: Site, day: date) -> datetime:

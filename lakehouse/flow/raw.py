@@ -57,7 +57,7 @@ def read_deliveries(workspace: Workspace, feed: str, days: Sequence[date]) -> Re
 
         before = _touched(workspace, feed, group)
         commits.append(workspace.replace(f"raw/{feed}", batches, where={"delivery_date": group}))
-        told = pa.Table.from_pylist(ledger, schema=pa.schema([f.with_nullable(True) for f in Deliveries.arrow_schema()]))
+        told = Deliveries.from_rows(ledger)
         workspace.replace("quality/deliveries", told, where={"feed": feed, "delivery_date": group})
         files += len(ledger)
         rows += sum(one["rows"] for one in ledger)

@@ -142,4 +142,4 @@ def unreadable_file(file: LandedFile, shape: type[Delivered], reason: str) -> pa
         head, reason = "", f"{reason} ({error.strerror})"
     row: dict[str, Any] = dict.fromkeys(shape.columns)
     row |= {"file": file.name, "line": 0, "delivery_date": file.delivery_date, "fault": reason, "raw_text": head}
-    return pa.Table.from_pylist([row], schema=pa.schema([f.with_nullable(True) for f in shape.arrow_schema()]))
+    return shape.from_rows([row])

@@ -39,7 +39,7 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
                 f'{name}: expected {{"units": [...]}} with at least one unit, found none.', "Mend the file and land it again."
             )
         rows = [_row(unit, line, name, file) for line, unit in enumerate(units, 1)]
-        yield pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in RawFleet.arrow_schema()]))
+        yield RawFleet.from_rows(rows)
 
 
 def _row(unit: Any, line: int, name: str, file: LandedFile) -> dict[str, Any]:

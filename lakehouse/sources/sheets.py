@@ -220,7 +220,7 @@ def unread_columns(names: Sequence[str], sheet: Sheet, file: LandedFile) -> pa.T
     known = "its values are not read"
     row = dict.fromkeys(RawSeries.columns) | {"file": sheet.name, "line": 1, "delivery_date": file.delivery_date}
     rows = [row | {"fault": f"expected a known column, found '{name}'; {known}", "raw_text": name[:RAW_TEXT_LIMIT]} for name in names]
-    return pa.Table.from_pylist(rows, schema=pa.schema([f.with_nullable(True) for f in RawSeries.arrow_schema()]))
+    return RawSeries.from_rows(rows)
 
 
 def place_of(sheet: Sheet, name: str) -> int:

@@ -1,11 +1,12 @@
 """What a price forecast is worth to a battery: its share of the profit that perfect foresight would have made.
 
-    python -m benchmarks.battery_arbitrage [--data PATH] [--markets DE,BE,FR] [--models lear] [--refit 28] [--days 728] [--cache DIR] [--json]
+    python -m benchmarks.battery_arbitrage [--data PATH] [--markets DE,BE,FR] [--models lear,lightgbm] [--refit 28] [--cache DIR] [--json]
 
 PATH is the folder with the published data sets (`epf/DE.csv.gz`, …); GRIDLAKE_DATA or `../shared/data` beside the repository when left out.
 1 MW and 2 MWh, 94 % efficient each way, 2.5 EUR/MWh of wear each way. Every day stands by itself: the store begins empty, the plan for
 the local day is made by the dispatch engine on the median of a forecast issued at ten the day before, and then carried out at the prices
-that came. Beside the models stands the mean of the last seven days, hour by hour, in the same run. Forecasts are kept in `--cache`, so
+that came. Several models are also shown as the mean of their medians. Beside the models stands the mean of the last seven days,
+hour by hour, in the same run. Forecasts are kept in `--cache`, so
 that a second run, or one that was stopped, does not make them again. The published ensembles that docs name were tested on
 other years than these files hold, so a share is to be read beside the seven-day mean of the same run.
 """
@@ -80,6 +81,9 @@ def shares_of(market: str, data: Path, models: list[str], refit_days: int, days:
     for model in [m for m in dict.fromkeys(result.forecasts["model"]) if m in models]:
         rows = result.forecasts[result.forecasts["model"] == model]
         forecasts[model] = by_day(rows.set_index("valid_at")["p50"], zone).dropna()
+    if len(models) > 1:
+        tables = [forecasts[model] for model in models if model in forecasts]
+        forecasts["mean of " + " and ".join(models)] = sum(tables[1:], tables[0]).dropna() / len(tables)
     span = [d for d in actual.index if first <= d <= case.last_day and all(d in table.index for table in forecasts.values())]
     truth = {d: actual.loc[d].to_numpy() for d in span}
     perfect = sum(earned(planned(truth[d]), truth[d]) for d in span)
@@ -100,7 +104,9 @@ def shares_of(market: str, data: Path, models: list[str], refit_days: int, days:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GRIDLAKE_DATA", Path(__file__).resolve().parents[2] / "shared/data")))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("GRIDLAKE_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+    )
     parser.add_argument("--markets", default="DE,BE,FR")
     parser.add_argument("--models", default="lear")
     parser.add_argument("--refit", type=int, default=28)
@@ -116,7 +122,7 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
             else:
                 print(
-                    f"{row['market']}  {row['forecast']:<15} {row['from']} to {row['to']} ({row['days']} days)  MAE {row['mae_eur_per_mwh']:6.2f}  "
+                    f"{row['market']}  {row['forecast']:<26} {row['from']} to {row['to']}  MAE {row['mae_eur_per_mwh']:6.2f}  "
                     f"profit {row['profit_eur']:10,.0f} of {row['perfect_eur']:10,.0f} EUR  share {row['share']:.3f}",
                     flush=True,
                 )

@@ -125,18 +125,61 @@ class Series(Section):
         return value
 
 
+class Outage(Section):
+    """A planned outage of a unit, beside those in the fleet file; moments without offset are of the local clock."""
+
+    unit: str
+    start: str
+    end: str
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _a_moment(cls, value: Any) -> str:
+        text = value.isoformat() if isinstance(value, date) else str(value)
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"expected a moment such as 2026-03-11T08:00, found '{text}'") from None
+        return text
+
+    @model_validator(mode="after")
+    def _forward(self) -> Outage:
+        start, end = datetime.fromisoformat(self.start), datetime.fromisoformat(self.end)
+        if (start.tzinfo is None) == (end.tzinfo is None) and not start < end:
+            raise ValueError(f"the outage of {self.unit} ends at {self.end}, not after its start {self.start}")
+        return self
+
+
 class Fleet(Section):
     """How the day-ahead plan is made. The units themselves land through the feed `feed`."""
 
     feed: str = "fleet"
     demand: str = "demand"
     plan_quantile: float = Field(0.5, gt=0, lt=1)
+    scenarios: int = Field(0, ge=0, le=100)
+    scenario_correlation_hours: float = Field(6.0, gt=0)
+    quick_start_hours: float = Field(1.0, ge=0)
     interval_minutes: Interval = 60
+    look_ahead_hours: float = Field(0.0, ge=0, le=48)
     reserve_share_of_demand: float = Field(0.03, ge=0, le=1)
+    reserve_mw: float = Field(0.0, ge=0)
+    reserve_down_share_of_demand: float = Field(0.0, ge=0, le=1)
+    reserve_down_mw: float = Field(0.0, ge=0)
+    co2_price_eur_per_t: float = Field(0.0, ge=0)
+    outages: tuple[Outage, ...] = ()
     value_of_lost_load_eur_per_mwh: float = Field(10_000.0, gt=0)
     reserve_shortfall_eur_per_mwh: float = Field(1_000.0, gt=0)
     gap: float = Field(0.001, ge=0)
     time_limit_seconds: float = Field(30.0, gt=0)
+    setpoints_file: str = "setpoints.json"
+
+    @model_validator(mode="after")
+    def _one_way_to_plan(self) -> Fleet:
+        if self.scenarios == 1:
+            raise ValueError("fleet.scenarios: one scenario is no uncertainty: give 2 or more, or 0 to plan on plan_quantile")
+        if self.scenarios and self.plan_quantile != 0.5:
+            raise ValueError("fleet.plan_quantile: scenarios are drawn from all quantiles; leave it at 0.5, or scenarios at 0")
+        return self
 
 
 class Site(Section):
@@ -192,6 +235,8 @@ class Site(Section):
             raise ValueError(f"fleet.feed: '{self.fleet.feed}' is no feed of this site; add it to feeds, or take the fleet out")
         if self.fleet and self.fleet.demand not in self.series:
             raise ValueError(f"fleet.demand: '{self.fleet.demand}' is not among this site's series, so there is no demand to plan for")
+        if self.fleet and self.fleet.plan_quantile not in (known := self.series[self.fleet.demand].quantiles):  # type: ignore[index]
+            raise ValueError(f"fleet.plan_quantile: {self.fleet.plan_quantile} is none of the demand's quantiles, which are {list(known)}")
         if self.clock and self.clock < self.first_day:
             raise ValueError(f"clock: {self.clock} is before first_day {self.first_day}")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lakehouse.contracts.base import Boolean, Column, Date, Float64, Instant, Int32, Table, Text, column
 
 INTERVAL_MINUTES = (5, 10, 15, 30, 60)
+UNIT_KINDS = ("thermal", "wind", "solar", "hydro", "storage", "grid", "shiftable", "interruptible", "contract", "line", "zone")
 
 
 class MeterReadings(Table):
@@ -143,7 +144,7 @@ class FleetUnits(Table):
     key = ("unit_id",)
 
     unit_id: Text = column("The unit, as the utility names it.")
-    kind: Text = column("What the unit is.", isin=("thermal", "wind", "solar", "storage", "grid"))
+    kind: Text = column("What the unit is: docs/dispatch.md describes each kind.", isin=UNIT_KINDS)
     minimum_mw: Float64 = column("Smallest output while running.", unit="MW", nullable=True)
     maximum_mw: Float64 = column("Largest output (storage: largest discharge; grid: largest import).", unit="MW", nullable=True, ge=0)
     parameters: Text = column("All of the unit's parameters as a JSON object; names carry their units.")

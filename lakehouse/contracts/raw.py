@@ -64,7 +64,7 @@ class RawFleet(Delivered):
     """The fleet as delivered: one row per unit with its parameters as JSON."""
 
     unit_id: Text = column("The unit, as the utility names it.", nullable=True)
-    kind: Text = column("thermal, wind, solar, storage or grid.", nullable=True)
+    kind: Text = column("What the unit is, as in cleaned.fleet.", nullable=True)
     parameters: Text = column("The unit's parameters as a JSON object; names carry their units.", nullable=True)
 
 

@@ -21,6 +21,9 @@ def market_bids(
     solution: DispatchSolution,
     prices_eur_per_mwh: Sequence[Sequence[float]] | np.ndarray,
     zone: str | None = None,
+    *,
+    import_margin_eur_per_mwh: float = 0.0,
+    export_margin_eur_per_mwh: float = 0.0,
 ) -> pd.DataFrame:
     """Price-quantity pairs by interval: positive quantities are offered for sale, negative ones are bought.
 
@@ -33,6 +36,8 @@ def market_bids(
         solution: its plan.
         prices_eur_per_mwh: price points by interval, e.g. the price forecast's quantiles, shape (intervals, points).
         zone: whose market; None takes the only one.
+        import_margin_eur_per_mwh, export_margin_eur_per_mwh: what a bought MWh costs above the market's price, and a sold one
+            earns below it (fees, grid use, losses).
 
     Returns:
         interval_start, period, step (from 1), price_eur_per_mwh (strictly rising), quantity_mw (never falling), within the connection's
@@ -58,9 +63,13 @@ def market_bids(
     offers = _stage(problem, solution, market.zone)
     rows = []
     for t in range(problem.horizon):
-        grid = np.unique(np.round(np.concatenate([points[t], [price for price, *_ in offers[t]]]), 2))
+        worth = np.array([price for price, *_ in offers[t]])
+        grid = np.unique(np.round(np.concatenate([points[t], worth - import_margin_eur_per_mwh, worth + export_margin_eur_per_mwh]), 2))
         grid = grid[(grid >= np.round(points[t].min(), 2)) & (grid <= np.round(points[t].max(), 2))]
-        quantity = np.array([planned[t] + sum(_response(price, offer) for offer in offers[t]) for price in grid])
+        # What a MWh is worth inside lies between what buying it costs and what selling it earns.
+        bought = np.array([planned[t] + sum(_response(price + import_margin_eur_per_mwh, offer) for offer in offers[t]) for price in grid])
+        sold = np.array([planned[t] + sum(_response(price - export_margin_eur_per_mwh, offer) for offer in offers[t]) for price in grid])
+        quantity = np.where(bought < 0, bought, np.maximum(sold, 0.0))
         quantity = np.clip(np.maximum.accumulate(quantity), -np.asarray(market.import_limit_mw)[t], np.asarray(market.export_limit_mw)[t])
         keep = np.concatenate([[True], np.diff(quantity) > 1e-6])
         for step, (price, mw) in enumerate(zip(grid[keep], quantity[keep], strict=True), start=1):

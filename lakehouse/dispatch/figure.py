@@ -22,21 +22,27 @@ SUN_WIND, IMPORT, DISCHARGE, CUT, UNSERVED = "#F0C000", "#8C8C8C", "#009E73", "#
 THERMAL = ["#1B2A41", "#29426B", "#3A5F95", "#4E7FBF", "#6FA0D8", "#94BFE8", "#B9D8F3", "#DCEBF9"]
 
 
-def plan_figure(problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None = None) -> Any:
+def plan_figure(
+    problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None = None, time_zone: str = "UTC"
+) -> Any:
     """Draws the plan.
 
     Args:
         problem: fleet and horizon.
         solution: the plan.
         group_of: name of the band a thermal unit belongs to (fuel, plant); without it, large fleets are grouped by running cost.
+        time_zone: whose clock the axis shows.
 
     Returns:
-        A matplotlib figure: output by source with demand, stored energy, reserve, prices, over one clock (UTC).
+        A matplotlib figure: output by source with demand, stored energy, reserve, prices, over one clock.
     """
     from matplotlib.figure import Figure
 
     starts = pd.DatetimeIndex(list(problem.interval_start))
-    edges = starts.append(pd.DatetimeIndex([starts[-1] + pd.Timedelta(hours=problem.interval_hours)])).tz_localize(None)
+    edges = starts.append(pd.DatetimeIndex([starts[-1] + pd.Timedelta(hours=problem.interval_hours)]))
+    # Naive stamps that run on as the hours do: on a day of a clock change the labels before it are the old clock's.
+    offset = edges[0].tz_convert(time_zone).utcoffset()
+    edges = edges.tz_localize(None) + offset
     panels = ["output"] + ["storage"] * bool(problem.storages) + ["reserve"] * bool(np.any(problem.reserve_mw)) + ["price"]
     heights = {"output": 3.6, "storage": 1.2, "reserve": 1.0, "price": 1.2}
     figure = Figure(figsize=(12, 1.6 + sum(heights[p] for p in panels) * 1.25), layout="constrained")
@@ -50,7 +56,7 @@ def plan_figure(problem: DispatchProblem, solution: DispatchSolution, group_of: 
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
         axis.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), frameon=False, fontsize=8.5, borderaxespad=0)
-    _clock(axes[-1], edges)
+    _clock(axes[-1], edges, time_zone)
     figure.suptitle(_title(problem, solution), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
@@ -72,14 +78,14 @@ def _title(problem: DispatchProblem, solution: DispatchSolution) -> str:
     return f"Dispatch plan from {problem.interval_start[0]:%Y-%m-%d %H:%M} UTC: {s['objective_eur']:,.0f} EUR, {gap}{unmet}"
 
 
-def _clock(axis: Any, edges: pd.DatetimeIndex) -> None:
+def _clock(axis: Any, edges: pd.DatetimeIndex, time_zone: str) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=6, maxticks=14)
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.set_xlim(edges[0], edges[-1])
-    axis.set_xlabel("UTC")
+    axis.set_xlabel(time_zone)
 
 
 def _wide(table: pd.DataFrame, key: str, value: str, horizon: int) -> pd.DataFrame:

@@ -5,7 +5,7 @@ The plan itself comes from `solver`; here lives what is carried from one plan to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -60,6 +60,81 @@ def state_after(problem: DispatchProblem, solution: DispatchSolution, intervals:
         inflow = np.asarray(store.inflow_mw)[intervals:]
         stores.append(replace(store, initial_mwh=float(np.clip(level, store.minimum_mwh, store.energy_mwh)), inflow_mw=inflow))
     return units, stores
+
+
+def remaining(
+    problem: DispatchProblem,
+    intervals: int,
+    thermal: Sequence[ThermalUnit] | None = None,
+    storages: Sequence[Storage] | None = None,
+    passed_mwh: Mapping[str, float] | None = None,
+) -> DispatchProblem:
+    """The problem of what is left after a number of intervals.
+
+    Args:
+        problem: the whole horizon.
+        intervals: how many have passed.
+        thermal, storages: the fleet in its state then, as `state_after` gives it; only the state is taken from it, so that outages and
+            limits may be newer than the plan.
+        passed_mwh: energy that flexible loads and contracts have had in those intervals, by name.
+    """
+    had = passed_mwh or {}
+    on = {unit.unit_id: unit for unit in thermal or ()}
+    level = {store.storage_id: store.initial_mwh for store in storages or ()}
+    start = problem.interval_start[intervals]
+
+    def rest(series: object) -> Array:
+        return np.asarray(series, float)[intervals:]
+
+    def in_state(unit: ThermalUnit) -> ThermalUnit:
+        now = on.get(unit.unit_id)
+        if now is None:
+            return unit
+        power = min(max(now.initial_power_mw, unit.minimum_mw), unit.maximum_mw) if now.initially_on else 0.0
+        return replace(unit, initially_on=now.initially_on, initial_power_mw=power, initial_hours_in_state=now.initial_hours_in_state)
+
+    return replace(
+        problem,
+        interval_start=problem.interval_start[intervals:],
+        demand_mw={zone: rest(series) for zone, series in problem.demand_mw.items()},  # type: ignore[union-attr]
+        reserve_mw=rest(problem.reserve_mw),
+        reserve_down_mw=rest(problem.reserve_down_mw),
+        thermal=[in_state(unit) for unit in problem.thermal],
+        renewables=[replace(unit, maximum_mw=rest(unit.maximum_mw), minimum_mw=rest(unit.minimum_mw)) for unit in problem.renewables],
+        storages=[
+            replace(
+                store,
+                initial_mwh=min(max(level.get(store.storage_id, store.initial_mwh), store.minimum_mwh), store.energy_mwh),
+                inflow_mw=rest(store.inflow_mw),
+            )
+            for store in problem.storages
+        ],
+        interruptible=[
+            replace(
+                load,
+                maximum_mw=rest(load.maximum_mw),
+                maximum_energy_mwh=None
+                if load.maximum_energy_mwh is None
+                else max(load.maximum_energy_mwh - had.get(load.load_id, 0.0), 0.0),
+            )
+            for load in problem.interruptible
+        ],
+        shiftable=[
+            replace(
+                load,
+                energy_mwh=max(load.energy_mwh - had.get(load.load_id, 0.0), 0.0),
+                window=None if load.window is None else (max(load.window[0], start), max(load.window[1], start)),
+            )
+            for load in problem.shiftable
+        ],
+        contracts=[
+            replace(one, minimum_energy_mwh=max(one.minimum_energy_mwh - had.get(one.contract_id, 0.0), 0.0)) for one in problem.contracts
+        ],
+        market=[replace(one, **{name: rest(getattr(one, name)) for name in MARKET_SERIES}) for one in problem.markets],  # type: ignore[arg-type]
+    )
+
+
+MARKET_SERIES = ("import_price_eur_per_mwh", "export_price_eur_per_mwh", "import_limit_mw", "export_limit_mw")
 
 
 def replan(

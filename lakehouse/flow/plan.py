@@ -1,24 +1,32 @@
-"""forecasts → dispatch: from the site's forecasts and fleet to a problem, and from its solution to tables."""
+"""forecasts → dispatch: plans for the days after each issue, planned again during the day, explained, and turned into set points.
+
+`outlook` says what a plan faces, `problem` what the fleet means, `plan_tables` how a plan becomes rows and back, `regret` what it cost not
+to know the day. The planning itself is `lakehouse.dispatch`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.contracts import dispatch as contracts
 from lakehouse.errors import DispatchError
+from lakehouse.flow.outlook import Outlook, scenarios
+from lakehouse.flow.plan_tables import Made, Rows, StoredPlan, moment_in_plan, rows_of, stored_plan
+from lakehouse.flow.problem import State, Units, fleet_units, problem_of, targets_of
 from lakehouse.flow.workspace import Workspace
-from lakehouse.site import Site
-from lakehouse.storage.engine import register
+from lakehouse.site import Fleet, Site
 from lakehouse.storage.lake import Commit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lakehouse.dispatch.fleet import DispatchProblem
+    from lakehouse.dispatch.fleet import DispatchProblem, Storage, ThermalUnit
     from lakehouse.dispatch.solution import DispatchSolution
 
 SMALL = 2_000
@@ -26,6 +34,8 @@ SMALL = 2_000
 
 STATE_DAYS = 7
 """How far back earlier plans are read for the time a unit has spent in its state."""
+
+SETPOINTS_FORM = "gridlake.setpoints/1"
 
 
 @dataclass
@@ -37,11 +47,30 @@ class Planned:
     summaries: list[dict[str, Any]] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
     picture: bytes = b""
+    setpoints: Path | None = None
 
     @property
     def unserved_mwh(self) -> float:
         """Energy that no plan could serve."""
         return sum(s["unserved_mwh"] for s in self.summaries)
+
+
+def fleet_of(site: Site) -> Fleet:
+    """How the site plans.
+
+    Raises:
+        DispatchError: it does not.
+    """
+    if site.fleet is None:
+        raise DispatchError(f"The site '{site.name}' plans nothing: it has no fleet.", "Add a fleet to gridlake.yaml; see docs/site.md.")
+    return site.fleet
+
+
+def outlook_of(workspace: Workspace, issue: date) -> Outlook:
+    """The forecasts that the plan of an issue day follows."""
+    from lakehouse.forecasting.task import quantile_column
+
+    return Outlook(workspace, issue, quantile_column(fleet_of(workspace.site).plan_quantile))
 
 
 def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
@@ -52,186 +81,117 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
     Raises:
         DispatchError: the fleet contradicts itself, or a forecast that a unit needs is missing.
     """
-    from lakehouse.dispatch import check_solution, figure_png, plan_figure, solve
+    from lakehouse.dispatch import figure_png, plan_figure
 
-    fleet = workspace.site.fleet
-    assert fleet is not None
+    fleet = fleet_of(workspace.site)
     planned = Planned()
-    rows: dict[str, list[dict[str, Any]]] = {t.name: [] for t in contracts.ALL}
+    rows: Rows = {t.name: [] for t in contracts.PLAN_TABLES}
     units = fleet_units(workspace)
-    state = _state_before(workspace, first, units)
-    newest: tuple[DispatchProblem, DispatchSolution] | None = None
+    state: State = state_before(workspace, first, units)
+    newest: Made | None = None
     for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
-        demand = _forecast(workspace, fleet.demand, workspace.site.series[fleet.demand].series, day, _column(fleet.plan_quantile))  # type: ignore[index]
-        if demand.empty:
+        outlook = outlook_of(workspace, day)
+        if outlook.forecast(fleet.demand).empty:
             continue
-        problem = problem_of(workspace, day, demand, units, state)
-        small = len(problem.thermal) * problem.horizon <= SMALL
-        solution = solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=1 if small else 2)
-        report = check_solution(problem, solution)
+        made, state = _plan_day(outlook, units, state)
         planned.days.append(day)
-        planned.breaches += [f"{day}: {b.rule}: {b.text}" for b in report.breaches]
-        newest = problem, solution
-        issue = {"issued_at": issue_instant(workspace.site, day), "date": day}
-        _collect(rows, problem, solution, issue, demand, units, is_verified=report.ok)
-        state = _state_after(problem, solution)
+        planned.breaches += [f"{day}: {b.rule}: {b.text}" for b in made.report.breaches]
+        for name, found in rows_of(workspace, {"issued_at": issue_instant(workspace.site, day), "date": day}, made, units, outlook).items():
+            rows[name] += found
+        newest = made
     planned.summaries = rows[contracts.Summary.name]
     if newest:
-        planned.picture = figure_png(plan_figure(*newest))
-    for contract in contracts.ALL:
+        planned.picture = figure_png(plan_figure(newest.problem, newest.solution, time_zone=workspace.site.time_zone))
+    inputs = [f"forecasts/{fleet.demand}", "cleaned/fleet"]
+    for contract in contracts.PLAN_TABLES:
         planned.commits[contract.name] = workspace.replace(
-            contract.name,
-            contract.from_rows(rows[contract.name]),
-            where={"date": (first, last)},
-            inputs=[f"forecasts/{fleet.demand}", "cleaned/fleet"],
+            contract.name, contract.from_rows(rows[contract.name]), where={"date": (first, last)}, inputs=inputs
         )
+    planned.setpoints = write_setpoints(workspace) if planned.days else None
     return planned
 
 
-def fleet_units(workspace: Workspace) -> list[dict[str, Any]]:
-    """The fleet's units with their parameters.
+def _plan_day(outlook: Outlook, units: Units, state: State) -> tuple[Made, State]:
+    from lakehouse.dispatch.rolling import state_after
 
-    Raises:
-        DispatchError: there is no fleet yet.
-    """
-    rows = workspace.table("cleaned/fleet").read().to_pylist()
-    if not rows:
-        raise DispatchError("The fleet is empty: no unit was delivered that could be read.", "Land a fleet file, then: gridlake refresh")
-    return [json.loads(row["parameters"]) | {"unit_id": row["unit_id"], "kind": row["kind"]} for row in rows]
+    problem = problem_of(outlook, units, state)
+    solution, told = _solved(outlook, problem, units, state)
+    made = _judged(outlook, problem, solution, outlook.horizon().day, told)
+    return made, _as_state(*state_after(problem, solution, outlook.horizon().day))
 
 
-def problem_of(
-    workspace: Workspace, day: date, demand: pd.DataFrame, units: Sequence[dict[str, Any]], state: dict[str, dict[str, Any]] | None = None
-) -> DispatchProblem:
-    """The problem of one issue day: the fleet in its state, facing the forecasts of the next local day.
+def _solved(outlook: Outlook, problem: DispatchProblem, units: Units, state: State) -> tuple[DispatchSolution, dict[str, Any]]:
+    """The plan, and what the summary says about how it was made."""
+    from lakehouse.dispatch import solve
+    from lakehouse.dispatch.stochastic import solve_stochastic
 
-    Args:
-        workspace: the site at work.
-        day: local day of the issue.
-        demand: valid_at, value (MW) by interval.
-        units: the fleet, as `fleet_units` gives it.
-        state: what earlier plans left behind, by unit; the fleet's own initial state where there is none.
-    """
-    from lakehouse.dispatch.fleet import DispatchProblem, Market, Penalties, Renewable, Storage, ThermalUnit
-
-    fleet = workspace.site.fleet
-    assert fleet is not None
-    starts = list(demand["valid_at"])
-    load = demand["value"].clip(lower=0.0).to_numpy()
-    state = state or {}
-    thermal, renewables, storages, markets = [], [], [], []
-    for unit in units:
-        name, kind = unit["unit_id"], unit["kind"]
-        given = {k: v for k, v in unit.items() if k not in ("unit_id", "kind") and v is not None} | state.get(name, {})
-        try:
-            if kind == "thermal":
-                thermal.append(ThermalUnit(unit_id=name, **_thermal_parameters(given)))
-            elif kind in ("wind", "solar"):
-                available = _needed(workspace, kind, given.pop("series_id", kind), day, starts, name).clip(
-                    0.0, given.pop("maximum_mw", None)
-                )
-                given["minimum_mw"] = available.clip(upper=given.get("minimum_mw", 0.0)).to_numpy()
-                renewables.append(Renewable(unit_id=name, maximum_mw=available.to_numpy(), **given))
-            elif kind == "storage":
-                storages.append(Storage(storage_id=name, **given))
-            elif kind == "grid":
-                price = _grid_price(workspace, given, day, starts, name)
-                given["import_price_eur_per_mwh"] = price + given.pop("import_margin_eur_per_mwh", 0.0)
-                given["export_price_eur_per_mwh"] = price - given.pop("export_margin_eur_per_mwh", 0.0)
-                markets.append(Market(**given))
-        except (TypeError, ValueError, AttributeError) as error:  # a parameter that is unknown, missing, or no number
-            raise DispatchError(
-                f"Unit {name}: {str(error).split('__init__() ')[-1]}.", "docs/dispatch.md lists the parameters of each kind of unit."
-            ) from None
-    return DispatchProblem(
-        interval_start=[s.to_pydatetime() for s in starts],
-        interval_hours=fleet.interval_minutes / 60,
-        demand_mw=load,
-        reserve_mw=fleet.reserve_share_of_demand * load,
-        thermal=thermal,
-        renewables=renewables,
-        storages=storages,
-        market=markets or None,
-        penalties=Penalties(
-            unserved_eur_per_mwh=fleet.value_of_lost_load_eur_per_mwh, reserve_shortfall_eur_per_mwh=fleet.reserve_shortfall_eur_per_mwh
-        ),
+    fleet = fleet_of(outlook.workspace.site)
+    threads = 1 if len(problem.thermal) * problem.horizon <= SMALL else 2
+    if not fleet.scenarios or not problem.thermal:
+        told: dict[str, Any] = {"planned_on": outlook.quantile, "expected_cost_eur": None, "recourse_eur": None}
+        return solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=threads), told
+    drawn = scenarios(outlook, fleet.scenarios, fleet.scenario_correlation_hours, targets_of(outlook.workspace.site, units))
+    found = solve_stochastic(
+        [problem_of(one, units, state) for one in drawn],
+        second_stage=quick_units(problem, fleet),
+        gap=fleet.gap,
+        time_limit_seconds=fleet.time_limit_seconds,
+        threads=threads,
     )
+    solution = solve(problem, kept=found.commitment, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=1)
+    told = {"planned_on": f"{fleet.scenarios} scenarios"}
+    told |= {"expected_cost_eur": found.summary["expected_cost_eur"], "recourse_eur": found.summary["recourse_eur"]}
+    status = "optimal" if found.summary["gap"] <= fleet.gap else "time_limit"
+    seconds = solution.summary["solve_seconds"] + found.summary["seconds"]
+    told["instead"] = {
+        "objective_eur": found.summary["expected_cost_eur"], "bound_eur": found.summary["bound_eur"], "gap": found.summary["gap"],
+        "status": status, "solve_seconds": seconds,
+    }  # fmt: skip
+    return solution, told
 
 
-def _thermal_parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """A thermal unit's parameters as the trade wants them: JSON has neither tuples nor moments."""
-    curves = {k: tuple(tuple(float(x) for x in point) for point in given[k]) for k in ("cost_curve", "startup_costs") if k in given}
-    outages = tuple((_moment(start), _moment(end)) for start, end in given.get("outages", ()))
-    return given | curves | {"outages": outages}
+def quick_units(problem: DispatchProblem, fleet: Fleet) -> list[str]:
+    """Units that may still be started on the day: their minimum times are short."""
+    return [u.unit_id for u in problem.thermal if max(u.minimum_up_hours, u.minimum_down_hours) <= fleet.quick_start_hours]
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC) if moment.tzinfo else moment  # one without offset is refused where the unit is made
+def _judged(outlook: Outlook, problem: DispatchProblem, solution: DispatchSolution, intervals: int, told: dict[str, Any]) -> Made:
+    """A plan with the checker's verdict, cut to its day, and the summary's facts."""
+    from lakehouse.dispatch import check_solution
+    from lakehouse.dispatch.settlement import first_part
+
+    report = check_solution(problem, solution)
+    cost = report.objective_eur
+    solution.summary |= told.pop("instead", {})
+    shown = problem, solution
+    if intervals < problem.horizon:
+        shown = first_part(problem, solution, intervals)
+        cost = check_solution(*shown).objective_eur
+    fleet = fleet_of(outlook.workspace.site)
+    demand = outlook.forecast(fleet.demand)
+    version = str(demand["model_version"].iloc[0])
+    end = problem.interval_start[intervals - 1] + timedelta(hours=problem.interval_hours)
+    facts = told | {
+        "planned_from": problem.interval_start[0],
+        "planned_until": end,
+        "look_ahead_hours": (problem.horizon - intervals) * problem.interval_hours,
+        "demand_forecast": f"{version} (fallback)" if bool(demand["is_fallback"].any()) else version,
+        "fleet_version": outlook.workspace.table("cleaned/fleet").version(),
+    }
+    return Made(*shown, report, cost, facts)
 
 
-def _grid_price(workspace: Workspace, given: dict[str, Any], day: date, starts: list[Any], name: str) -> Any:
-    fixed = given.pop("price_eur_per_mwh", None)
-    series = given.pop("price_series_id", None)
-    if series is None or "price" not in workspace.site.series:
-        if fixed is None:
-            raise DispatchError(
-                f"Grid connection {name}: no price: neither a forecast series nor price_eur_per_mwh.", "Give one in the fleet file."
-            )
-        return fixed
-    return _needed(workspace, "price", series, day, starts, name).to_numpy()
+def issue_instant(site: Site, day: date) -> datetime:
+    """The issue time of a day's demand forecast, which the plan follows; UTC."""
+    from lakehouse.flow.forecast import task_of
+
+    return task_of(site, fleet_of(site).demand).issue_instants(day, day)[0].to_pydatetime()
 
 
-def _needed(workspace: Workspace, target: str, series: str, day: date, starts: list[Any], unit: str) -> Any:
-    site = workspace.site
-    if target not in site.series:
-        raise DispatchError(
-            f"Unit {unit} needs a forecast of {target}, which the site does not make.", "Add it to series in gridlake.yaml."
-        )
-    found = _forecast(workspace, target, (series,), day, "p50").set_index("valid_at")["value"].reindex(starts)
-    if found.isna().any():
-        absent = found.index[found.isna()][0]
-        raise DispatchError(
-            f"Unit {unit}: no forecast of {target} '{series}' for {absent:%Y-%m-%d %H:%M} UTC in the issue of {day}.",
-            f"Make it with: gridlake refresh --until forecasts --from {day} --to {day}",
-        )
-    return found.astype(float)
+# -- the state in which a plan begins
 
 
-def _forecast(workspace: Workspace, target: str, series: Sequence[str], day: date, column: str) -> pd.DataFrame:
-    """valid_at, value and the model behind it, of one issue, on the fleet's interval grid; several series are summed."""
-    import pandas as pd
-
-    fleet = workspace.site.fleet
-    assert fleet is not None
-    with workspace.engine() as engine:
-        table = register(engine, workspace.table(f"forecasts/{target}"), only={"date": (day, day)})
-        found = engine.execute(
-            f'SELECT valid_at, sum("{column}") AS value, any_value(model_version) AS model_version, bool_or(is_fallback) AS is_fallback '
-            f"FROM {table} WHERE list_contains($series, series_id) GROUP BY valid_at ORDER BY valid_at",
-            {"series": list(series)},
-        ).df()
-    if found.empty:
-        return found
-    own, wanted = workspace.site.series[target].interval_minutes, fleet.interval_minutes  # type: ignore[index]
-    if own == wanted:
-        return found
-    found = found.set_index("valid_at")
-    if own < wanted:
-        return found.resample(f"{wanted}min").agg({"value": "mean", "model_version": "first", "is_fallback": "max"}).reset_index()
-    grid = pd.date_range(
-        found.index[0], found.index[-1] + pd.Timedelta(minutes=own), freq=f"{wanted}min", inclusive="left", name="valid_at"
-    )
-    return found.reindex(grid, method="ffill").reset_index()
-
-
-def _column(quantile: float) -> str:
-    from lakehouse.forecasting.task import quantile_column
-
-    return quantile_column(quantile)
-
-
-def _state_before(workspace: Workspace, first: date, units: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def state_before(workspace: Workspace, first: date, units: Units) -> State:
     """How the plan of the issue before left each unit: on or off since when, at which power, with how much energy stored."""
     span = (first - timedelta(days=STATE_DAYS), first - timedelta(days=1))
     plan = workspace.table("dispatch/plan").read(f"date BETWEEN DATE '{span[0]}' AND DATE '{span[1]}'").to_pandas()
@@ -239,163 +199,267 @@ def _state_before(workspace: Workspace, first: date, units: Sequence[dict[str, A
     state: dict[str, dict[str, Any]] = {}
     if plan.empty or plan["date"].max() != span[1]:
         return state
-    known = {unit["unit_id"]: unit["kind"] for unit in units}
+    known = {unit["unit_id"]: unit for unit in units}
     for name, rows in plan[plan["unit_kind"] == "thermal"].groupby("unit_id"):
-        if known.get(str(name)) == "thermal":
-            state[str(name)] = _thermal_state(rows.sort_values("interval_start"))
+        unit = known.get(str(name), {})
+        if unit.get("kind") == "thermal":
+            state[str(name)] = _thermal_state(rows.sort_values("interval_start"), unit)
     for name, rows in storage.groupby("storage_id"):
-        if known.get(str(name)) == "storage":
-            state[str(name)] = {"initial_mwh": float(rows.sort_values("interval_start")["state_of_charge_mwh"].iloc[-1])}
+        unit = known.get(str(name), {})
+        if unit.get("kind") == "storage":
+            level = float(rows.sort_values("interval_start")["state_of_charge_mwh"].iloc[-1])
+            state[str(name)] = {"initial_mwh": _within(level, unit.get("minimum_mwh", 0.0), unit.get("energy_mwh"))}
     return state
 
 
-def _thermal_state(rows: pd.DataFrame) -> dict[str, Any]:
+def _within(value: float, least: Any, most: Any) -> float:
+    """A state of yesterday within today's limits, which may have changed with the fleet file; limits that are no numbers are told later."""
+    numbers = [limit for limit in (least, most) if isinstance(limit, int | float)]
+    return min(max(value, numbers[0]), numbers[1]) if len(numbers) == 2 else value
+
+
+def _thermal_state(rows: pd.DataFrame, unit: Mapping[str, Any]) -> dict[str, Any]:
     committed = rows["committed"].to_numpy(dtype=bool)
     same = len(committed) if (committed == committed[-1]).all() else int((committed[::-1] != committed[-1]).argmax())
+    power = _within(float(rows["power_mw"].iloc[-1]), unit.get("minimum_mw"), unit.get("maximum_mw"))
     return {
         "initially_on": bool(committed[-1]),
-        "initial_power_mw": float(rows["power_mw"].iloc[-1]) if committed[-1] else 0.0,
+        "initial_power_mw": power if committed[-1] else 0.0,
         "initial_hours_in_state": same * float(rows["interval_minutes"].iloc[-1]) / 60 if same < len(committed) else 24.0 * STATE_DAYS,
     }
 
 
-def _state_after(problem: DispatchProblem, solution: DispatchSolution) -> dict[str, dict[str, Any]]:
-    state: dict[str, dict[str, Any]] = {}
-    before = {u.unit_id: u for u in problem.thermal}
-    for name, rows in solution.plan[solution.plan["unit_kind"] == "thermal"].groupby("unit_id"):
-        ordered = rows.sort_values("interval_start").assign(interval_minutes=problem.interval_hours * 60)
-        own = _thermal_state(ordered)
-        unit = before[str(name)]
-        if len(set(ordered["committed"])) == 1:
-            carried = unit.initial_hours_in_state if bool(ordered["committed"].iloc[0]) == unit.initially_on else 0.0
-            own["initial_hours_in_state"] = carried + len(ordered) * problem.interval_hours
-        state[str(name)] = own
-    for name, rows in solution.storage.groupby("storage_id"):
-        state[str(name)] = {"initial_mwh": float(rows.sort_values("interval_start")["state_of_charge_mwh"].iloc[-1])}
-    return state
-
-
-def _collect(
-    rows: dict[str, list[dict[str, Any]]],
-    problem: DispatchProblem,
-    solution: DispatchSolution,
-    issue: dict[str, Any],
-    demand: pd.DataFrame,
-    units: Sequence[dict[str, Any]],
-    *,
-    is_verified: bool,
-) -> None:
-    kind_of = {unit["unit_id"]: unit["kind"] for unit in units}
-    minutes = round(problem.interval_hours * 60)
-    plan = rows[contracts.Plan.name]
-    for r in solution.plan.to_dict("records"):
-        switched = {k: bool(r[k]) for k in ("committed", "started", "stopped")}
-        own = {k: r[k] for k in ("unit_id", "interval_start", "power_mw", "reserve_mw")} | {"unit_kind": kind_of[r["unit_id"]]}
-        plan.append(issue | switched | own | {"interval_minutes": minutes})
-    on = {"committed": True, "started": False, "stopped": False, "interval_minutes": minutes}
-    for r in solution.storage.to_dict("records"):
-        power = r["discharge_mw"] - r["charge_mw"]
-        own = {
-            "unit_id": r["storage_id"],
-            "unit_kind": "storage",
-            "interval_start": r["interval_start"],
-            "power_mw": power,
-            "reserve_mw": r["reserve_mw"],
-        }
-        plan.append(issue | on | own)
-        columns = ("storage_id", "interval_start", "charge_mw", "discharge_mw", "state_of_charge_mwh", "reserve_mw")
-        rows[contracts.StoragePlan.name].append(issue | {k: r[k] for k in columns})
-    exchange = solution.exchange[solution.exchange["source_kind"].isin(["import", "export"])]
-    connections = [name for name, kind in kind_of.items() if kind == "grid"]
-    for (name, start), group in exchange.groupby(["source_id", "interval_start"]):
-        unit = connections[0] if len(connections) == 1 else name  # the optimiser calls its only connection "market"
-        own = {"unit_id": unit, "unit_kind": "grid", "interval_start": start, "power_mw": float(group["power_mw"].sum()), "reserve_mw": 0.0}
-        plan.append(issue | on | own)
-    for r in solution.prices.to_dict("records"):
-        prices = {"energy_price_eur_per_mwh": r["energy_eur_per_mwh"], "reserve_price_eur_per_mwh": r["reserve_eur_per_mw_h"]}
-        rows[contracts.Prices.name].append(issue | prices | {"zone": r["zone"], "interval_start": r["interval_start"]})
-    for r in solution.violations.to_dict("records"):
-        own = {"kind": r["kind"], "where": r["where"], "interval_start": r["interval_start"], "amount": r["amount"], "unit": r["unit"]}
-        rows[contracts.Violations.name].append(issue | own | {"cost_eur": r["cost_eur"], "explanation": r["reason"]})
-    rows[contracts.Summary.name].append(issue | _summary(problem, solution, demand, is_verified))
-
-
-def _summary(problem: DispatchProblem, solution: DispatchSolution, demand: pd.DataFrame, is_verified: bool) -> dict[str, Any]:
-    told = solution.summary
-    parts = told.get("cost_eur") or {k: v for k, v in told.items() if k.endswith("_eur") and k not in ("objective_eur", "bound_eur")}
-    hours = problem.interval_hours
-    unmet = solution.violations.groupby("kind")["amount"].sum() * hours if len(solution.violations) else {}
-    renewable = solution.plan[solution.plan["unit_kind"] == "renewable"]
-    version = str(demand["model_version"].iloc[0])
-    return {
-        "objective_eur": float(told["objective_eur"]),
-        "bound_eur": float(told["bound_eur"]),
-        "gap_pct": 100.0 * float(told["gap"]),
-        "cost_parts": json.dumps({k: round(float(v), 2) for k, v in parts.items()}),
-        "demand_mwh": float(demand["value"].clip(lower=0.0).sum() * hours),
-        "unserved_mwh": float(unmet.get("unserved energy", 0.0)),
-        "reserve_shortfall_mwh": float(unmet.get("reserve shortfall", 0.0)),
-        "curtailed_mwh": float((renewable["available_mw"] - renewable["power_mw"]).clip(lower=0.0).sum() * hours)
-        if len(renewable)
-        else 0.0,
-        "build_seconds": float(told["build_seconds"]),
-        "solve_seconds": float(told["solve_seconds"]),
-        "status": str(told["status"]),
-        "is_verified": is_verified,
-        "demand_forecast": f"{version} (fallback)" if bool(demand["is_fallback"].any()) else version,
+def _as_state(thermal: Sequence[ThermalUnit], storages: Sequence[Storage]) -> State:
+    state: dict[str, dict[str, Any]] = {
+        unit.unit_id: {name: getattr(unit, name) for name in ("initially_on", "initial_power_mw", "initial_hours_in_state")}
+        for unit in thermal
     }
+    return state | {store.storage_id: {"initial_mwh": store.initial_mwh} for store in storages}
 
 
-def issue_instant(site: Site, day: date) -> datetime:
-    """The issue time of a day's demand forecast, which the plan follows; UTC."""
-    from lakehouse.flow.forecast import task_of
+# -- reading a plan back
 
-    assert site.fleet is not None
-    return task_of(site, site.fleet.demand).issue_instants(day, day)[0].to_pydatetime()
+
+def plan_of(workspace: Workspace, issue: date) -> StoredPlan:
+    """A plan as the tables hold it, with its problem: the fleet's version and the issue that it was planned with.
+
+    Raises:
+        DispatchError: no plan of that day, or its fleet is gone.
+    """
+    fleet_of(workspace.site)
+    found = workspace.table("dispatch/summary").read(f"date = DATE '{issue}'").column("fleet_version").to_pylist()
+    units = _fleet_at(workspace, found[0] if found else None)
+    return stored_plan(workspace, issue, units, state_before(workspace, issue, units), outlook_of(workspace, issue))
+
+
+def _fleet_at(workspace: Workspace, version: int | None) -> list[dict[str, Any]]:
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return fleet_units(workspace, version)
+    except (DeltaError, OSError, DispatchError):  # that version was vacuumed away
+        return fleet_units(workspace)
+
+
+def newest_issue(workspace: Workspace) -> date:
+    """The newest issue day that has a plan.
+
+    Raises:
+        DispatchError: there is no plan yet.
+    """
+    fleet_of(workspace.site)
+    planned = workspace.table("dispatch/plan").partitions_written()
+    if not planned:
+        raise DispatchError("There is no plan yet.", "Make one with: gridlake refresh")
+    return max(planned)
 
 
 def explain_unit(workspace: Workspace, unit: str, moment: datetime) -> list[str]:
     """Why a unit does what it does in an interval of the newest plan that holds it, in sentences with their numbers.
 
-    The plan's problem is set up and solved again from the same forecasts and the same state; if the unit would now do something
-    else, a sentence says so.
-
     Args:
         workspace: the site at work.
         unit: the unit.
-        moment: start of the interval, UTC (taken as UTC if it has no zone).
+        moment: a moment in the interval, UTC (taken as UTC if it has no zone).
 
     Raises:
         DispatchError: there is no fleet, no such unit, or no plan for that interval.
     """
-    from lakehouse.dispatch import explain, solve
+    from lakehouse.dispatch import explain
 
-    fleet = workspace.site.fleet
-    if fleet is None:
-        raise DispatchError(
-            f"The site '{workspace.site.name}' plans nothing: it has no fleet.", "Add a fleet to gridlake.yaml; see docs/site.md."
-        )
+    fleet_of(workspace.site)
     at = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    plan = workspace.table("dispatch/plan").read(f"interval_start = TIMESTAMPTZ '{at.isoformat()}'").to_pylist()
-    if not plan:
+    stored = plan_of(workspace, moment_in_plan(workspace, at))
+    known = sorted(u["unit_id"] for u in stored.units if u["kind"] not in ("zone",))
+    if unit not in known:
+        raise DispatchError(f"There is no unit '{unit}' in that plan.", f"Its units: {', '.join(known)}.")
+    told = explain(stored.problem, stored.solution, stored.name_in_plan(unit), at)
+    return [line.replace(stored.name_in_plan(unit), unit) for line in told]
+
+
+# -- planning again
+
+
+def replan(
+    workspace: Workspace, moment: datetime, *, state: Mapping[str, Mapping[str, Any]] | None = None, notice_hours: float = 0.0
+) -> Planned:
+    """Plans the rest of a day again, from the state that its plan has reached or that is told, with the newest forecasts and fleet.
+
+    What was planned before the moment stays as it is; the rows after it are replaced, and the summary gets one row more.
+
+    Args:
+        workspace: the site at work.
+        moment: UTC; the first interval that begins at or after it is the first that can change.
+        state: what differs from the plan, by unit: `on`, `power_mw`, `hours_in_state`, `energy_mwh`, `out_until` (moment with offset).
+        notice_hours: how long before an interval a unit's commitment is final.
+
+    Raises:
+        DispatchError: no plan for that moment, nothing left of the day, or a state of an unknown unit.
+    """
+    from lakehouse.dispatch import figure_png, plan_figure
+    from lakehouse.dispatch import rolling as trade
+
+    fleet = fleet_of(workspace.site)
+    issue = moment_in_plan(workspace, moment)
+    units, outlook = fleet_units(workspace), outlook_of(workspace, issue)
+    before = state_before(workspace, issue, units)
+    last = stored_plan(workspace, issue, units, before, outlook)
+    passed = sum(start < moment for start in last.problem.interval_start)
+    if passed == 0:
         raise DispatchError(
-            f"There is no plan for {at:%Y-%m-%d %H:%M} UTC.",
-            'gridlake sql "SELECT min(interval_start), max(interval_start) FROM dispatch.plan"',
+            f"Nothing of the plan for {issue + timedelta(days=1)} has passed at {moment:%Y-%m-%d %H:%M} UTC.",
+            "Plan the day anew: gridlake refresh",
         )
-    units = fleet_units(workspace)
-    planned = [row for row in plan if row["unit_id"] == unit]
-    if not planned:
+    if passed == last.problem.horizon:
         raise DispatchError(
-            f"There is no unit '{unit}' in that plan.", f"Its units: {', '.join(sorted({row['unit_id'] for row in plan}))}."
+            f"No interval begins after {moment:%Y-%m-%d %H:%M} UTC on {issue + timedelta(days=1)}.", "Give an earlier time."
         )
-    day = max(row["date"] for row in planned)
-    demand = _forecast(workspace, fleet.demand, workspace.site.series[fleet.demand].series, day, _column(fleet.plan_quantile))  # type: ignore[index]
-    problem = problem_of(workspace, day, demand, units, _state_before(workspace, day, units))
-    solution = solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=1)
-    is_only_connection = planned[0]["unit_kind"] == "grid" and len(problem.markets) == 1
-    told = explain(problem, solution, "market" if is_only_connection else unit, at)
-    rows = solution.plan[(solution.plan["unit_id"] == unit) & (solution.plan["interval_start"] == at)]
-    stored = next(row["power_mw"] for row in planned if row["date"] == day)
-    if len(rows) and abs(float(rows["power_mw"].iloc[0]) - stored) > 1e-3:
-        told.append(f"In the stored plan it runs at {stored:.3f} MW: forecasts or fleet changed since, or another plan costs the same.")
-    return told
+    thermal, storages = trade.state_after(last.problem, last.solution, passed)
+    whole = problem_of(outlook, units, before)
+    flexible = last.solution.exchange[last.solution.exchange["period"] <= passed]
+    had = flexible.groupby("source_id")["power_mw"].sum().abs() * whole.interval_hours
+    rest = trade.remaining(whole, passed, thermal, storages, had.to_dict())
+    rest = _in_actual_state(rest, state or {})
+    solution = trade.replan(rest, last.solution, notice_hours=notice_hours, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds)
+    told = {"planned_on": outlook.quantile, "expected_cost_eur": None, "recourse_eur": None}
+    made = _judged(outlook, rest, solution, last.problem.horizon - passed, told)
+    planned = Planned(days=[issue], breaches=[f"{issue}: {b.rule}: {b.text}" for b in made.report.breaches])
+    rows = rows_of(workspace, {"issued_at": issue_instant(workspace.site, issue), "date": issue}, made, units, outlook)
+    planned.summaries = rows[contracts.Summary.name]
+    planned.picture = figure_png(plan_figure(made.problem, made.solution, time_zone=workspace.site.time_zone))
+    start = rest.interval_start[0]
+    for contract in contracts.PLAN_TABLES:
+        at = next(c for c in ("interval_start", "valid_from", "planned_from") if c in contract.columns)
+        kept = workspace.table(contract.name).read(f"date = DATE '{issue}' AND {at} < TIMESTAMPTZ '{start.isoformat()}'").to_pylist()
+        planned.commits[contract.name] = workspace.replace(
+            contract.name,
+            contract.from_rows([*kept, *rows[contract.name]]),
+            where={"date": issue},
+            inputs=[f"forecasts/{fleet.demand}", "cleaned/fleet"],
+        )
+    planned.setpoints = write_setpoints(workspace)
+    return planned
+
+
+STATE_WORDS = {
+    "on": "initially_on",
+    "power_mw": "initial_power_mw",
+    "hours_in_state": "initial_hours_in_state",
+    "energy_mwh": "initial_mwh",
+}
+
+
+def _in_actual_state(problem: DispatchProblem, state: Mapping[str, Mapping[str, Any]]) -> DispatchProblem:
+    known = {unit.unit_id: unit for unit in problem.thermal} | {store.storage_id: store for store in problem.storages}
+    changed: dict[str, Any] = {}
+    for name, told in state.items():
+        if name not in known:
+            raise DispatchError(
+                f"The state names '{name}', which is no thermal unit or storage of the plan.", f"Known: {', '.join(sorted(known))}."
+            )
+        is_thermal = hasattr(known[name], "initially_on")
+        allowed = {"on", "power_mw", "hours_in_state", "out_until"} if is_thermal else {"energy_mwh"}
+        if not isinstance(told, Mapping) or (unknown := sorted(set(told) - allowed)):
+            found = ", ".join(unknown) if isinstance(told, Mapping) else repr(told)
+            raise DispatchError(f"The state of '{name}' says {found}.", f"A state may say: {', '.join(sorted(allowed))}.")
+        given = {STATE_WORDS[word]: value for word, value in told.items() if word in STATE_WORDS}
+        if "out_until" in told:
+            until = datetime.fromisoformat(str(told["out_until"]))
+            until = until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)
+            given |= {"outages": (*known[name].outages, (problem.interval_start[0], until))}  # type: ignore[union-attr]
+            given = {"initially_on": False, "initial_power_mw": 0.0, "initial_hours_in_state": 0.0} | given
+        elif given.get("initially_on") is False:
+            given = {"initial_power_mw": 0.0, "initial_hours_in_state": 0.0} | given
+        elif given.get("initially_on") and not known[name].initially_on:  # type: ignore[union-attr]
+            given = {"initial_power_mw": known[name].minimum_mw, "initial_hours_in_state": 0.0} | given  # type: ignore[union-attr]
+        changed[name] = replace(known[name], **given)
+    return replace(
+        problem,
+        thermal=[changed.get(unit.unit_id, unit) for unit in problem.thermal],
+        storages=[changed.get(store.storage_id, store) for store in problem.storages],
+    )
+
+
+# -- set points
+
+
+def setpoints_at(workspace: Workspace, moment: datetime | None = None) -> list[dict[str, Any]]:
+    """What each asset is told to do at a moment (UTC; now, by default), by the newest plan that covers it.
+
+    On a site whose clock is frozen, now is the present time of day on the newest planned day.
+
+    Raises:
+        DispatchError: no plan covers the moment.
+    """
+    fleet_of(workspace.site)
+    if moment is None:
+        moment = datetime.now(UTC)
+        if workspace.site.clock is not None:
+            local = moment.astimezone(workspace.site.zone)
+            planned_day = newest_issue(workspace) + timedelta(days=1)
+            moment = datetime.combine(planned_day, local.timetz(), workspace.site.zone).astimezone(UTC)
+    issue = moment_in_plan(workspace, moment)
+    instant = moment.isoformat()
+    rows = workspace.table("dispatch/setpoints").read(
+        f"date = DATE '{issue}' AND valid_from <= TIMESTAMPTZ '{instant}' AND valid_until > TIMESTAMPTZ '{instant}' ORDER BY asset_id"
+    )
+    return rows.to_pylist()
+
+
+def setpoint_document(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Set points as the JSON document that docs/dispatch.md describes."""
+    import pandas as pd
+
+    from lakehouse.dispatch.setpoints import setpoint_bodies
+
+    table = pd.DataFrame(list(rows))
+    return {
+        "form": SETPOINTS_FORM,
+        "site": workspace.site.name,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "issued_at": max(row["issued_at"] for row in rows).isoformat(),
+        "valid_from": min(row["valid_from"] for row in rows).isoformat(),
+        "valid_until": max(row["valid_until"] for row in rows).isoformat(),
+        "setpoints": setpoint_bodies(table),
+    }
+
+
+def write_setpoints(workspace: Workspace, out: Path | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> Path:
+    """Writes set points as one JSON file, which appears whole or not at all.
+
+    Args:
+        workspace: the site at work.
+        out: the file; by default `fleet.setpoints_file` in the site's folder.
+        rows: rows of dispatch/setpoints; by default all of the newest plan.
+    """
+    if rows is None:
+        issue = newest_issue(workspace)
+        rows = workspace.table("dispatch/setpoints").read(f"date = DATE '{issue}' ORDER BY valid_from, asset_id").to_pylist()
+    path = out or workspace.site.home / fleet_of(workspace.site).setpoints_file
+    if not rows:
+        return path
+    text = json.dumps(setpoint_document(workspace, rows), indent=1)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text + "\n", encoding="utf-8")
+    aside.replace(path)
+    return path

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from lakehouse.flow import forecast
+from lakehouse.contracts import dispatch
+from lakehouse.flow import forecast, regret
 from lakehouse.flow.raw import abandoned_days, stale_deliveries, touched_days
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
 from lakehouse.flow.workspace import Workspace
@@ -219,10 +220,9 @@ def _dispatch(workspace: Workspace) -> list[Step]:
     issued = workspace.table(f"forecasts/{fleet.demand}").partitions_written()
     recent = sorted(issued)[-PLANNED_DAYS:]
     stale = _older(workspace.table("dispatch/summary").partitions_written(), {d: issued[d] for d in recent})
-    return [
-        Step("dispatch", tuple(t for t in workspace.contracts if t.startswith("dispatch/")), span, "newer forecasts")
-        for span in _spans(stale)
-    ]
+    if stale:
+        return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in _spans(stale)]
+    return [Step("dispatch", (dispatch.Regret.name,), span, "what came is known") for span in _spans(regret.regret_is_due(workspace))]
 
 
 _STALE: Mapping[str, Any] = {

@@ -11,12 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakehouse.contracts.cleaned import UNIT_KINDS
 from lakehouse.contracts.raw import RAW_TEXT_LIMIT, RawFleet
 from lakehouse.errors import SourceError
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
 from lakehouse.sources.delimited import members
-
-KINDS = ("thermal", "wind", "solar", "storage", "grid")
 
 
 def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
@@ -56,8 +55,8 @@ def _fault(unit: Any) -> str | None:
         return f"expected a unit as a JSON object, found {type(unit).__name__}"
     if not str(unit.get("unit_id") or "").strip():
         return "expected a name in 'unit_id', found none"
-    if unit.get("kind") not in KINDS:
-        return f"unit '{unit['unit_id']}': expected one of {', '.join(KINDS)} in 'kind', found '{unit.get('kind')}'"
+    if unit.get("kind") not in UNIT_KINDS:
+        return f"unit '{unit['unit_id']}': expected one of {', '.join(UNIT_KINDS)} in 'kind', found '{unit.get('kind')}'"
     return None
 
 

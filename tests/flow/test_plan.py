@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from lakehouse.errors import DispatchError
-from lakehouse.flow.plan import fleet_units, issue_instant, make_plans
+from lakehouse.flow.plan import issue_instant, make_plans
+from lakehouse.flow.problem import fleet_units
 from lakehouse.flow.workspace import Workspace
 from tests.flow.builders import SITE, TODAY, clean_up_to_date, day, land_text
 

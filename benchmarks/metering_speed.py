@@ -1,16 +1,26 @@
-"""One day of N meters by 48 half-hours: the bare query, VEE, and the same rules in pandas, timed in one run.
+"""One day of N meters by 48 half-hours, from a landed file to a committed table: the bare query, Gridlake, and the same rules in pandas.
 
-Run: python -m benchmarks.metering_speed [--meters 100000] [--faults 0.002] [--pandas-meters 20000] [--steps]
-The bare query is the least that gives the same columns: read Parquet (a file in the order of meter and time,
-as head-ends write it), keep the newest reading of each key, order, take the batches. VEE adds every rule,
-history by the earlier days' reports, estimation, quarantine, conservation and report. Times are
-of one process with two threads; what is compared is their ratio.
+Run: python -m benchmarks.metering_speed [--meters 1000000] [--format parquet] [--order meter] [--faults 0.01] [--rounds 2] [--keep FOLDER]
+
+Sides, each a process of its own, in turns:
+  bare    one hand-written DuckDB query that reads the landed file, keeps the newest reading of each key, orders, and streams into
+          `write_deltalake`; nothing is validated
+  day     the first day of a site: landing to raw to cleaned, with contract, conservation, quarantine, report and every rule that looks
+          at the day alone
+  vee     the same with a past: histories, estimation by like days
+  pandas  the rules in pandas on the first meters only, for the cost of a reading
+Seconds of `day` and `vee` are told for raw and cleaned apart. The past is `--past-days` of readings and four weeks of reports.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import date, timedelta
@@ -18,144 +28,236 @@ from pathlib import Path
 
 import duckdb
 
-from lakehouse.metering import vee as vee_module
-from lakehouse.metering.rules import VeeRules
-from lakehouse.metering.vee import validate_estimate_edit
-
 DAY = date(2026, 3, 10)
-HISTORY_DAYS = 14
-BATCH_ROWS = 500_000
-
+DELIVERED = DAY + timedelta(days=1)
+REPORT_DAYS = 28
+BATCH_ROWS = 100_000
+HOMES = {"day": "new_site", "vee": "old_site"}
+SITE = f"""\
+name: speed
+country: ES
+time_zone: Europe/Madrid
+location: {{latitude_deg: 40.4, longitude_deg: -3.7}}
+first_day: FIRST
+clock: {DELIVERED}
+feeds:
+  meters: {{format: canonical_meters}}
+  readings: {{format: canonical_readings}}
+"""
 BARE = """
-    SELECT meter_id, register, interval_start, interval_minutes, energy_kwh,
-                    'measured' AS quality, false AS is_estimated,
-        NULL::VARCHAR AS rule,
-           NULL::VARCHAR AS method, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to, NULL::DOUBLE AS delivered_kwh, file,
-               delivery_date, date
-    FROM delivered
-    QUALIFY row_number() OVER (PARTITION BY meter_id, register, interval_start ORDER BY delivery_date DESC, file DESC, line DESC) = 1
+    SELECT meter_id, register, interval_start, CAST(interval_minutes AS INTEGER) AS interval_minutes, energy_kwh, 'measured' AS quality,
+           false AS is_estimated, NULL::VARCHAR AS rule, NULL::VARCHAR AS method, NULL::TIMESTAMPTZ AS basis_from,
+           NULL::TIMESTAMPTZ AS basis_to, NULL::DOUBLE AS delivered_kwh, '{name}' AS file, DATE '{delivered}' AS delivery_date,
+           CAST(interval_start AS DATE) AS date
+    FROM {landed}
+    QUALIFY row_number() OVER (PARTITION BY meter_id, register, interval_start ORDER BY {line} DESC) = 1
     ORDER BY meter_id, register, interval_start
 """
 
 
-def make(folder: Path, meters: int, faults: float) -> None:
-    """Writes a day of readings, the earlier days' reports, two like days of history, and the registry, as Parquet."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET threads = 2; SET preserve_insertion_order = false")
-        shape = """0.12 + 0.4 * abs(sin(slot * 0.13 + hash(m) % 7)) + (hash(m * 31 + slot * 7 + {day}) % 1000) / 2500.0"""
+# --- What is measured on -----------------------------------------------------------------------------------------------------
 
-        def readings(day: str) -> str:
-            return f"""
-                SELECT 'M' || lpad(m::VARCHAR, 7, '0') AS meter_id, 'import' AS register,
-                    DATE '{day}'::TIMESTAMPTZ + to_minutes(30 * slot) AS interval_start,
-                       30::INTEGER AS interval_minutes, round({shape.format(day=hash(day) % 1000)}, 3) AS energy_kwh, m, slot
-                FROM range({meters}) a(m), range(48) b(slot)"""
 
+def readings_sql(meters: int, day: date) -> str:
+    """A day of readings in the order of meter and time, with `m` and `slot`: a shape of each meter's own, and noise."""
+    return f"""
+        SELECT 'M' || lpad(m::VARCHAR, 7, '0') AS meter_id, 'import' AS register,
+               DATE '{day}'::TIMESTAMPTZ + to_minutes(30 * slot) AS interval_start, 30::INTEGER AS interval_minutes,
+               round(0.12 + 0.4 * abs(sin(slot * 0.13 + hash(m) % 7)) + (hash(m * 31 + slot * 7 + {day.toordinal()}) % 1000) / 2500.0, 3)
+                   AS energy_kwh, m, slot
+        FROM range({meters}) a(m), range(48) b(slot)"""
+
+
+def make(folder: Path, meters: int, faults: float, kind: str, past_days: int, order: str) -> None:
+    """Lands a day of readings and the registry at two sites, and gives one of them a past."""
+    from lakehouse.flow.clean import clean_meters
+    from lakehouse.flow.raw import read_deliveries
+    from lakehouse.flow.workspace import Workspace
+
+    landed = folder / f"day.{kind}"
+    with engine(folder, "4GB") as connection:
+        connection.execute("SET preserve_insertion_order = true")
         wrong = f"hash(m * 977 + 1) % 1000000 < {int(faults * 1e6)}"
-        connection.execute(
-            f"""COPY (
-                SELECT 'day.parquet' AS file, m * 48 + slot + 1 AS line, DATE '{DAY + timedelta(days=1)}' AS delivery_date,
-                    DATE '{DAY}' AS date,
-                       NULL::VARCHAR AS fault, NULL::VARCHAR AS raw_text, meter_id, register, interval_start, interval_minutes,
-                       CASE WHEN {wrong} AND slot = 20 THEN CASE m % 3 WHEN 0 THEN -energy_kwh WHEN 1 THEN 40.0 ELSE 5.9 END
-                           ELSE energy_kwh END AS energy_kwh,
-                       'A' AS quality, 'readings' AS feed
-                FROM ({readings(str(DAY))}) WHERE NOT ({wrong} AND slot BETWEEN 30 AND 35) ORDER BY m, slot
-            ) TO '{folder}/delivered.parquet'"""
-        )
-        for n in (1, 7):
-            day = DAY - timedelta(days=n)
+        if not landed.exists():
+            stamp = "interval_start" if kind == "parquet" else "strftime(interval_start, '%Y-%m-%dT%H:%M:%SZ')"
             connection.execute(
-                f"""COPY (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh,
-                    'measured' AS quality, false AS is_estimated,
-                    NULL::VARCHAR AS rule, NULL::VARCHAR AS method, NULL::DOUBLE AS delivered_kwh, DATE '{day}' AS date
-                    FROM ({readings(str(day))})) TO '{folder}/history_{n}.parquet'"""
+                f"""COPY (
+                    SELECT meter_id, register, {stamp} AS interval_start, interval_minutes,
+                           CASE WHEN {wrong} AND slot = 20 THEN CASE m % 3 WHEN 0 THEN -energy_kwh WHEN 1 THEN 40.0 ELSE 5.9 END
+                               ELSE energy_kwh END AS energy_kwh, 'A' AS quality
+                    FROM ({readings_sql(meters, DAY)}) WHERE NOT ({wrong} AND slot BETWEEN 30 AND 35)
+                    ORDER BY {"m, slot" if order == "meter" else "slot, m"}
+                ) TO '{landed}' {"(HEADER)" if kind == "csv" else ""}"""
             )
+        registry = folder / "meters.csv"
         connection.execute(
-            f"""COPY (SELECT 'M' || lpad(m::VARCHAR, 7, '0') AS meter_id, 'import' AS register,
-                DATE '{DAY}' - CAST(n AS INTEGER) AS date, 1.0::DOUBLE AS mean_kw,
-                (1.8 + n / 100.0)::DOUBLE AS peak_kw, 0.0::DOUBLE AS zero_share, 0.01::DOUBLE AS repeat_share,
-                    0.0::DOUBLE AS longest_zero_hours
-                FROM range({meters}) a(m), range(1, {HISTORY_DAYS + 1}) b(n)) TO '{folder}/reports.parquet'"""
+            f"""COPY (SELECT 'M' || lpad(m::VARCHAR, 7, '0') AS meter_id, 'household' AS meter_class, 30 AS interval_minutes,
+                14.0 AS rated_kw, 'import' AS registers, '2020-01-01' AS first_date, NULL AS last_date FROM range({meters}) a(m))
+                TO '{registry}' (HEADER)"""
         )
-        connection.execute(
-            f"""COPY (SELECT 'M' || lpad(m::VARCHAR, 7, '0') AS meter_id, 'household' AS meter_class,
-                30::INTEGER AS interval_minutes, 14.0::DOUBLE AS rated_kw,
-                'import' AS registers, NULL::DATE AS first_date, NULL::DATE AS last_date, true AS is_registered FROM range({meters}) a(m))
-                TO '{folder}/meters.parquet'"""
-        )
+        for side, name in HOMES.items():
+            home = folder / name
+            first = DAY if side == "day" else DAY - timedelta(days=400)
+            for feed, file in (("readings", landed), ("meters", registry)):
+                place = home / "landing" / feed / str(DELIVERED)
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
+                os.link(file, place / file.name)
+            (home / "gridlake.yaml").write_text(SITE.replace("FIRST", str(first)), encoding="utf-8")
+            workspace = Workspace.open(home)
+            if not workspace.table("cleaned/meters").exists():
+                read_deliveries(workspace, "meters", [DELIVERED])
+                clean_meters(workspace)
+        make_past(connection, Workspace.open(folder / HOMES["vee"]), meters, past_days)
 
 
-def connect(folder: Path, memory: str) -> duckdb.DuckDBPyConnection:
+def make_past(connection: duckdb.DuckDBPyConnection, workspace, meters: int, past_days: int) -> None:
+    """Writes earlier days as cleaning would have: readings, and a report row for each meter and day."""
+    from deltalake import write_deltalake
+
+    from lakehouse.contracts.quality import VeeReport
+
+    table = workspace.table("cleaned/meter_readings")
+    known = set(table.partitions_written()) if table.exists() else set()
+    for n in range(past_days, 0, -1):
+        day = DAY - timedelta(days=n)
+        if day in known:
+            continue
+        rows = connection.sql(f"""
+            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, 'measured' AS quality, false AS is_estimated,
+                   NULL::VARCHAR AS rule, NULL::VARCHAR AS method, NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to,
+                   NULL::DOUBLE AS delivered_kwh, 'day.parquet' AS file, DATE '{day}' + 1 AS delivery_date, DATE '{day}' AS date
+            FROM ({readings_sql(meters, day)} ORDER BY m, slot)""")
+        write_deltalake(table.uri, rows.to_arrow_reader(BATCH_ROWS), partition_by=["date"], mode="append")
+    table = workspace.table("quality/vee_report")
+    if table.exists():
+        return
+    given = {
+        "meter_id": "'M' || lpad(m::VARCHAR, 7, '0')",
+        "register": "'import'",
+        "mean_kw": "0.8::DOUBLE",
+        "peak_kw": "1.8 + n / 100.0",
+        "zero_share": "0.0::DOUBLE",
+        "repeat_share": "0.01::DOUBLE",
+        "longest_zero_hours": "0.0::DOUBLE",
+        "energy_kwh": "19.2::DOUBLE",
+        "findings": "NULL::VARCHAR",
+        "estimated_kwh": "NULL::DOUBLE",
+    }
+    for n in range(REPORT_DAYS, 0, -1):
+        day = DAY - timedelta(days=n)
+        columns = {c: given.get(c, "48::BIGINT" if c in ("expected", "delivered", "measured") else "0::BIGINT") for c in VeeReport.columns}
+        columns["date"] = f"DATE '{day}'"
+        selected = ", ".join(f"{sql} AS {c}" for c, sql in columns.items())
+        rows = connection.sql(f"SELECT {selected} FROM (SELECT m, {n} AS n FROM range({meters}) a(m))")
+        write_deltalake(table.uri, rows.to_arrow_reader(BATCH_ROWS), partition_by=["date"], mode="append")
+
+
+def engine(folder: Path, memory: str = "2GB") -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute(f"SET TimeZone = 'UTC'; SET threads = 2; SET memory_limit = '{memory}'; SET temp_directory = '{folder}/spill'")
-    connection.execute("SET preserve_insertion_order = false; SET max_temp_directory_size = '20GB'")
-    for name in ("delivered", "reports", "meters"):
-        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{folder}/{name}.parquet')")
-    connection.execute(f"CREATE VIEW history AS SELECT * FROM read_parquet('{folder}/history_*.parquet')")
+    connection.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
     return connection
 
 
-def drain(relation: duckdb.DuckDBPyRelation) -> int:
-    return sum(batch.num_rows for batch in relation.to_arrow_reader(BATCH_ROWS))
+def peak_gib() -> float:
+    """The most memory that this process has held; `ru_maxrss` would count what its parent held before."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**20
 
 
-def timed_vee(folder: Path, memory: str, steps: bool) -> tuple[float, int]:
-    connection = connect(folder, memory)
+# --- The sides -----------------------------------------------------------------------------------------------------------------
+
+
+def bare(folder: Path, meters: int, kind: str) -> dict[str, float]:
+    from deltalake import write_deltalake
+
+    landed = f"read_parquet('{folder}/day.parquet', file_row_number = true)"
+    line = "file_row_number"
+    if kind == "csv":
+        landed, line = f"read_csv('{folder}/day.csv')", "energy_kwh"
+    with engine(folder) as connection:
+        rows = connection.sql(BARE.format(name=f"day.{kind}", delivered=DELIVERED, landed=landed, line=line))
+        write_deltalake(str(folder / "bare"), rows.to_arrow_reader(BATCH_ROWS), partition_by=["date"], mode="overwrite")
+    return {}
+
+
+def flow(folder: Path, side: str) -> dict[str, float]:
+    from lakehouse.flow.clean import clean_readings_days
+    from lakehouse.flow.raw import read_deliveries
+    from lakehouse.flow.workspace import Workspace
+
     begun = time.perf_counter()
-    if steps:
+    workspace = Workspace.open(folder / HOMES[side])
+    if os.environ.get("STEPS"):
         _print_steps()
-    vee = validate_estimate_edit(
-        connection,
-        "delivered",
-        days=[DAY],
-        meters="meters",
-        history="history",
-        reports="reports",
-        rules=VeeRules(),
-        time_zone="Europe/Madrid",
-        today=DAY,
-    )
-    rows = drain(vee.trusted)
-    made = time.perf_counter()
-    for relation in (vee.quarantined, vee.conservation, vee.report, vee.edits):
-        drain(relation)
-    if steps:
-        print(f"    results: trusted included in the sum, others {time.perf_counter() - made:.2f} s")
-    return time.perf_counter() - begun, rows
+    if not os.environ.get("NO_RAW"):
+        read_deliveries(workspace, "readings", [DELIVERED])
+    read = time.perf_counter()
+    fate = clean_readings_days(workspace, DAY, DAY)
+    assert fate.is_conserved
+    return {"raw": read - begun, "cleaned": time.perf_counter() - read, "quarantined": fate.quarantined, "estimated": fate.estimated}
 
 
 def _print_steps() -> None:
-    make, execute = vee_module.Run.make, vee_module.Run.execute
+    from lakehouse.flow.workspace import Workspace
+    from lakehouse.metering import vee as vee_module
+
+    make, execute, replace = vee_module.Run.make, vee_module.Run.execute, Workspace.replace
+
+    def tell(what: str, begun: float) -> None:
+        seconds = time.perf_counter() - begun
+        if seconds > 0.05:
+            print(f"    {what:<72} {seconds:6.2f} s  peak {peak_gib():.2f} GiB", file=sys.stderr)
 
     def timed_make(self, step, sql):
         begun = time.perf_counter()
         name = make(self, step, sql)
-        _tell(step, time.perf_counter() - begun)
+        tell(step, begun)
         return name
 
     def timed_execute(self, sql):
         begun = time.perf_counter()
         execute(self, sql)
-        _tell(" ".join(sql.split())[:70], time.perf_counter() - begun)
+        tell(" ".join(sql.split())[:70], begun)
 
-    def _tell(what: str, seconds: float) -> None:
-        if seconds > 0.05:
-            print(f"    {what:<72} {seconds:6.2f} s")
+    def timed_replace(self, name, rows, **more):
+        begun = time.perf_counter()
+        commit = replace(self, name, rows, **more)
+        tell(f"commit {name}", begun)
+        return commit
 
-    vee_module.Run.make, vee_module.Run.execute = timed_make, timed_execute
+    vee_module.Run.make, vee_module.Run.execute, Workspace.replace = timed_make, timed_execute, timed_replace
 
 
-def timed_pandas(folder: Path, meters: int) -> tuple[float, int]:
+def in_pandas(folder: Path, meters: int) -> dict[str, float]:
     """The rules that look at one day, and estimation by like days, as one writes them in pandas; on the first meters only."""
     import numpy as np
     import pandas as pd
+    import pyarrow.parquet as pq
+    from deltalake import DeltaTable
 
-    def table(name: str) -> pd.DataFrame:
-        return pd.read_parquet(folder / f"{name}.parquet", filters=[("meter_id", "<", f"M{meters:07d}")])
+    from lakehouse.flow.workspace import Workspace
 
-    begun = time.perf_counter()
-    rows, registry, reports = table("delivered"), table("meters"), table("reports")
+    workspace = Workspace.open(folder / HOMES["vee"])
+    few = [("meter_id", "<", f"M{meters:07d}")]
+    rows = pq.read_table(folder / "day.parquet", filters=few).to_pandas()
+    registry = workspace.table("cleaned/meters").read(f"meter_id < 'M{meters:07d}'").to_pandas()
+    reports = pd.concat(
+        DeltaTable(workspace.table("quality/vee_report").uri)
+        .to_pyarrow_table(filters=[("date", "=", DAY - timedelta(days=n)), *few])
+        .to_pandas()
+        for n in range(1, REPORT_DAYS + 1)
+    )
+    written = workspace.table("cleaned/meter_readings").partitions_written()
+    history = pd.concat(
+        DeltaTable(workspace.table("cleaned/meter_readings").uri)
+        .to_pyarrow_table(filters=[("date", "=", d), *few], columns=["meter_id", "register", "interval_start", "energy_kwh"])
+        .to_pandas()
+        for d in sorted(written)
+        if d < DAY and d.weekday() < 5
+    )
+    begun = time.perf_counter()  # what was read before is not counted against pandas
     usual = reports.groupby(["meter_id", "register"]).agg(
         peak=("peak_kw", "max"),
         mean=("mean_kw", "median"),
@@ -163,10 +265,13 @@ def timed_pandas(folder: Path, meters: int) -> tuple[float, int]:
         repeat=("repeat_share", "mean"),
         hours=("longest_zero_hours", "max"),
     )
+    rows["line"], rows["file"], rows["delivery_date"] = np.arange(len(rows)), "day.parquet", DELIVERED
     rows = rows.merge(registry, on="meter_id", how="left", suffixes=("", "_registered"))
     rows["rule"] = None
     rows.loc[rows["is_registered"].isna(), "rule"] = "unknown_meter"
     rows.loc[rows["energy_kwh"] < 0, "rule"] = "negative_energy"
+    rows.loc[~rows["interval_minutes"].isin([5, 10, 15, 30, 60]), "rule"] = "wrong_interval_length"
+    rows.loc[(rows["interval_start"].dt.minute % rows["interval_minutes"]) != 0, "rule"] = "misaligned_interval"
     rows = rows.sort_values(["meter_id", "register", "interval_start", "delivery_date", "file", "line"])
     rows = rows[~rows.duplicated(["meter_id", "register", "interval_start"], keep="last")]
     rows = rows.merge(usual, on=["meter_id", "register"], how="left")
@@ -178,55 +283,107 @@ def timed_pandas(folder: Path, meters: int) -> tuple[float, int]:
     rows.loc[
         (kw > 1.2 * rows["peak"]) & (rows["energy_kwh"] > 4 * beside) & (kw > 0.4 * rows["rated_kw"]) & rows["rule"].isna(), "rule"
     ] = "spike"
+    slipped = by.transform("mean") * 2 / rows["mean"]
+    rows.loc[(slipped > 200) | (slipped < 0.005), "rule"] = "unit_slip"
     number = (rows["energy_kwh"] != before).groupby([rows["meter_id"], rows["register"]]).cumsum()
     length = rows.groupby([rows["meter_id"], rows["register"], number])["energy_kwh"].transform("size")
     rows.loc[(length >= 5) & (rows["energy_kwh"] > 0), "rule"] = "stuck_value"
     rows.loc[(length >= 6) & (rows["energy_kwh"] == 0) & (rows["hours"] < 1), "rule"] = "zero_run"
+    late = (before == 0) & (rows["energy_kwh"] > 1.5 * after)
+    rows.loc[late & rows["rule"].isna(), "rule"] = "late_register_read"
     believed = rows[rows["rule"].isna()]
     grid = pd.MultiIndex.from_product(
         [registry["meter_id"], pd.date_range(str(DAY), periods=48, freq="30min", tz="UTC")], names=["meter_id", "interval_start"]
     )
     full = believed.set_index(["meter_id", "interval_start"]).reindex(grid)
     gaps = full["energy_kwh"].isna()
-    history = pd.concat(table(f"history_{n}") for n in (1, 7))
-    history = history[history["meter_id"].isin(full[gaps].index.get_level_values(0))]
+    history = history[history["meter_id"].isin(full[gaps].index.get_level_values(0).unique())].copy()
     history["slot"] = history["interval_start"].dt.tz_convert("Europe/Madrid").dt.strftime("%H:%M")
     profile = history.groupby(["meter_id", "slot"])["energy_kwh"].mean()
     wanted = full[gaps].index.to_frame()
     wanted["slot"] = wanted["interval_start"].dt.tz_convert("Europe/Madrid").dt.strftime("%H:%M")
     full.loc[gaps, "energy_kwh"] = profile.reindex(pd.MultiIndex.from_frame(wanted[["meter_id", "slot"]])).to_numpy()
-    rows.groupby(["feed", "file", "delivery_date"])["rule"].agg(["size", "count"])
-    return time.perf_counter() - begun, len(full)
+    rows.groupby(["file", "delivery_date"])["rule"].agg(["size", "count"])
+    levels = believed.groupby(["meter_id", "register"])["energy_kwh"].agg(["mean", "max", "size", "sum"])
+    assert len(levels)
+    return {"rules_seconds": time.perf_counter() - begun, "readings": len(full)}
+
+
+# --- Running them --------------------------------------------------------------------------------------------------------------
+
+
+def side_in_process(side: str, folder: Path, meters: int, kind: str) -> None:
+    """Runs one side and prints what it took as JSON."""
+    begun = time.perf_counter()
+    if side == "bare":
+        told = bare(folder, meters, kind)
+    elif side == "pandas":
+        told = in_pandas(folder, meters)
+    else:
+        told = flow(folder, side)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    told |= {"seconds": time.perf_counter() - begun, "cpu": used.ru_utime + used.ru_stime, "peak_gib": peak_gib()}
+    print(json.dumps(told))
+
+
+def run_side(side: str, folder: Path, meters: int, kind: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.metering_speed", "--side", side, "--keep", str(folder), "--meters", str(meters)]
+    answer = subprocess.run([*command, "--format", kind], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(answer.stdout.strip().splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--meters", type=int, default=100_000)
+    parser.add_argument("--meters", type=int, default=1_000_000)
+    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of the landed file")
+    parser.add_argument("--order", choices=("meter", "time"), default="meter", help="of the landed file's rows")
     parser.add_argument("--faults", type=float, default=0.01, help="share of meters with faults on the day")
-    parser.add_argument("--pandas-meters", type=int, default=20_000)
-    parser.add_argument("--memory", default="2GB")
-    parser.add_argument("--steps", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make(folder, arguments.meters, arguments.faults)
-        begun = time.perf_counter()
-        rows = drain(connect(folder, arguments.memory).sql(BARE))
-        bare = time.perf_counter() - begun
-        print(f"bare query  {rows:>12,} rows {bare:8.2f} s {1e6 * bare / rows:8.3f} µs a reading")
-        seconds, rows = timed_vee(folder, arguments.memory, arguments.steps)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    parser.add_argument("--past-days", type=int, default=35, help="days of readings before the day")
+    parser.add_argument("--pandas-meters", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--sides", default="bare,day,vee,pandas")
+    parser.add_argument("--keep", type=Path, help="folder of the sites, made if need be and kept")
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.side:
+        side_in_process(told.side, told.keep, told.meters, told.format)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = told.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        make(folder, told.meters, told.faults, told.format, told.past_days, told.order)
+        compare(folder, told)
+
+
+def compare(folder: Path, told: argparse.Namespace) -> None:
+    """Runs the sides in turns and prints the best round of each."""
+    sides = told.sides.split(",")
+    best: dict[str, dict[str, float]] = {}
+    for _ in range(told.rounds):
+        for side in (s for s in sides if s != "pandas"):
+            found = run_side(side, folder, told.meters, told.format)
+            print(side, {k: round(v, 2) for k, v in found.items()}, file=sys.stderr)
+            if side not in best or found["seconds"] < best[side]["seconds"]:
+                best[side] = found
+    readings = told.meters * 48
+    print(f"{told.meters:,} meters, {readings:,} readings, {told.format}; best of {told.rounds} rounds")
+    for side, found in best.items():
+        ratio = f"{found['seconds'] / best['bare']['seconds']:5.2f} x bare" if "bare" in best else ""
+        parts = f" (raw {found['raw']:.1f}, cleaned {found['cleaned']:.1f})" if "raw" in found else ""
         print(
-            f"VEE         {rows:>12,} rows {seconds:8.2f} s {1e6 * seconds / rows:8.3f} µs a reading: "
-            f"{seconds / bare:.2f} times the bare query; peak {peak:.2f} GiB"
+            f"  {side:<7} {found['seconds']:7.1f} s {ratio}  cpu {found['cpu']:6.1f} s  {1e6 * found['seconds'] / readings:6.3f} µs a reading"
+            f"  peak {found['peak_gib']:.2f} GiB{parts}"
         )
-        if arguments.pandas_meters:
-            few = min(arguments.pandas_meters, arguments.meters)
-            slow, count = timed_pandas(folder, few)
-            print(
-                f"pandas      {count:>12,} rows {slow:8.2f} s {1e6 * slow / count:8.3f} µs a reading: "
-                f"{slow / count / (seconds / rows):.1f} times VEE"
-            )
+    if "pandas" in sides:
+        few = min(told.pandas_meters, told.meters)
+        found = run_side("pandas", folder, few, "parquet" if (folder / "day.parquet").exists() else told.format)
+        cost = found["rules_seconds"] / found["readings"]
+        line = (
+            f"  pandas  {found['rules_seconds']:7.1f} s for {few:,} meters, {1e6 * cost:6.3f} µs a reading in the rules alone, read before"
+        )
+        if "vee" in best:
+            line += f": {cost * readings / best['vee']['cleaned']:.1f} x VEE's cleaning, reading and committing included"
+        print(line)
 
 
 if __name__ == "__main__":

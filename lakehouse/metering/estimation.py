@@ -24,27 +24,43 @@ LIKE_DAY_DECAY_DAYS = 14.0
 DUE_SHARE = 0.05
 
 
-def expected_intervals(run: Run, history: str | None, today: date | None) -> None:
+def heard(run: Run, history: str | None, reports: str | None) -> None:
+    """The registers that were heard of shortly before the run, as `heard`, and their days in the run without any row, as `absent`."""
+    first = run.days[0]
+    before = f"date >= DATE '{first - timedelta(days=int(run.rules.longest_gap_days) + 1)}' AND date < DATE '{first}'"
+    is_single = len(run.days) == 1
+    others = f"ANTI JOIN {run.looks} l ON l.meter_id = h.meter_id AND l.register = h.register" if is_single else ""
+    if reports:
+        source = f"""SELECT h.meter_id, h.register, CASE WHEN 1440 / max(h.expected) IN (5, 10, 15, 30, 60) THEN CAST(1440 / max(h.expected) AS INTEGER) END AS minutes
+            FROM {reports} h {others} WHERE {before.replace("date", "h.date")} AND h.measured + h.edited > 0 GROUP BY h.meter_id, h.register"""
+    elif history:
+        source = f"""SELECT h.meter_id, h.register, arg_max(h.interval_minutes, (h.interval_start, h.interval_minutes)) AS minutes
+            FROM {history} h {others} WHERE {before.replace("date", "h.date")} AND h.quality <> 'estimated'
+            GROUP BY h.meter_id, h.register"""
+    else:
+        source = "SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::INTEGER AS minutes LIMIT 0"
+    run.make("heard", source)
+    seen = f"SELECT DISTINCT meter_id, register FROM {run.looks} UNION" if not is_single else ""
+    run.make(
+        "absent",
+        f"""
+        SELECT k.meter_id, k.register, d.date
+        FROM ({seen} SELECT meter_id, register FROM {run.exceptional} UNION SELECT meter_id, register FROM {run.heard}) k
+        CROSS JOIN (SELECT unnest([{run.listed_days}]) AS date) d
+        ANTI JOIN {run.looks} l ON l.meter_id = k.meter_id AND l.register = k.register AND l.date = d.date
+        ANTI JOIN {run.exceptional} x ON x.meter_id = k.meter_id AND x.register = k.register AND x.date = d.date
+        """,
+    )
+
+
+def expected_intervals(run: Run, today: date | None) -> None:
     """Lists the intervals that should have a believed reading and have none, as `gaps`.
 
     A register is expected on a day where it delivered, or where it was heard of within the longest gap that may be
     estimated. A meter is expected from its first day in service (or its first reading) to its last. The newest intervals,
     for which next to no meter has delivered yet, are not due.
     """
-    first = run.days[0]
     zone = ZoneInfo(run.time_zone)
-    since = first - timedelta(days=int(run.rules.longest_gap_days) + 1)
-    heard = (
-        f"""
-        UNION ALL
-        SELECT meter_id, register, max(interval_start) AS last_start, arg_max(interval_minutes, (interval_start,
-            interval_minutes)) AS minutes,
-               NULL AS first_start, true AS is_known
-        FROM {history} WHERE date >= DATE '{since}' AND date < DATE '{first}' AND quality <> 'estimated'
-        GROUP BY meter_id, register"""
-        if history
-        else ""
-    )
     end_of_today = ""
     if today is not None:
         midnight = datetime.combine(today + timedelta(days=1), datetime.min.time(), zone).astimezone(ZoneInfo("UTC"))
@@ -52,18 +68,25 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
     run.make(
         "due",
         f"""
-        WITH counted AS (
-            SELECT interval_start, count(*) AS n, max(interval_minutes) AS minutes FROM {run.believed} WHERE date = (SELECT max(date)
-                FROM {run.believed} WHERE is_ours)
-            GROUP BY interval_start
+        WITH newest AS (
+            SELECT max(date) AS date FROM (SELECT date FROM {run.looks} UNION ALL SELECT date FROM {run.believed} WHERE is_ours)
+        ), sound AS (
+            SELECT count(*) AS registers FROM {run.looks} WHERE date = (SELECT date FROM newest)
+        ), counted AS (
+            SELECT interval_start + to_minutes(max(interval_minutes)) AS closes, count(*) AS registers FROM {run.believed}
+            WHERE is_ours AND date = (SELECT date FROM newest) GROUP BY interval_start
+        ), most AS (
+            SELECT {DUE_SHARE} * (COALESCE(max(c.registers), 0) + any_value(s.registers)) AS least FROM sound s LEFT JOIN counted c ON true
         )
-        SELECT CASE WHEN (SELECT count(*) FROM {run.sound}) >= {DUE_SHARE} * (SELECT max(n) FROM counted)
-                         AND (SELECT count(*) FROM {run.sound}) > 0
-                    THEN DATE '{run.days[-1]}'::TIMESTAMPTZ + INTERVAL 1 DAY
-                    ELSE max(interval_start + to_minutes(minutes)) FILTER (WHERE n >= {DUE_SHARE} * (SELECT max(n)
-                        FROM counted)) END AS due_until
-        FROM counted
+        SELECT greatest((SELECT max(closes) FROM counted WHERE registers >= (SELECT least FROM most)),
+                        (SELECT newest.date::TIMESTAMPTZ + INTERVAL 1 DAY FROM newest, sound, most
+                         WHERE sound.registers > 0 AND sound.registers >= most.least)) AS due_until
         """,
+    )
+    seen = (
+        f"""UNION ALL SELECT meter_id, register, minutes, date::TIMESTAMPTZ AS first_start, false AS is_known FROM {run.looks}"""
+        if len(run.days) > 1
+        else ""
     )
     run.make(
         "known",
@@ -71,12 +94,12 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
         SELECT meter_id, register, max(minutes) AS minutes, min(first_start) FILTER (WHERE first_start IS NOT NULL) AS first_start,
                bool_or(is_known) AS is_known
         FROM (
-            SELECT meter_id, register, NULL::TIMESTAMPTZ AS last_start, arg_max(interval_minutes, interval_start) AS minutes,
-                   min(interval_start) AS first_start, false AS is_known
+            SELECT meter_id, register, arg_max(interval_minutes, interval_start) AS minutes, min(interval_start) AS first_start,
+                   false AS is_known
             FROM {run.believed} GROUP BY meter_id, register
-            {heard}
+            {seen}
+            UNION ALL SELECT meter_id, register, minutes, NULL AS first_start, true AS is_known FROM {run.heard}
         )
-        WHERE (meter_id, register) NOT IN (SELECT (meter_id, register) FROM {run.sound})
         GROUP BY meter_id, register
         """,
     )
@@ -91,11 +114,12 @@ def expected_intervals(run: Run, history: str | None, today: date | None) -> Non
                    arg_max(interval_minutes, (covered, -interval_minutes)) AS minutes
             FROM lengths GROUP BY meter_id, register, date
         )
-        SELECT k.meter_id, k.register, d.date, COALESCE(t.minutes, k.minutes) AS minutes, COALESCE(t.n, 0) AS n,
+        SELECT k.meter_id, k.register, d.date, COALESCE(t.minutes, k.minutes, m.interval_minutes, 60) AS minutes, COALESCE(t.n, 0) AS n,
                CASE WHEN NOT k.is_known THEN k.first_start END AS opens,
                timezone('{run.time_zone}', CAST(m.first_date AS TIMESTAMP)) AS in_service,
                timezone('{run.time_zone}', CAST(m.last_date + 1 AS TIMESTAMP)) AS out_of_service
         FROM {run.known} k CROSS JOIN (SELECT unnest([{run.listed_days}]) AS date) d
+        ANTI JOIN {run.looks} s ON s.meter_id = k.meter_id AND s.register = k.register AND s.date = d.date
         LEFT JOIN there t ON t.meter_id = k.meter_id AND t.register = k.register AND t.date = d.date
         LEFT JOIN {run.meters} m ON m.meter_id = k.meter_id
         WHERE COALESCE(t.covered, 0) < 1440 OR t.is_mixed
@@ -156,7 +180,7 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
         _no_estimates(run)
         return
     _find_gaps(run, history)
-    _past_of_gaps(run, history, holidays)
+    _past_of_gaps(run, history, holidays, sound)
     _profiles(run)
     _class_index(run, history, sound)
     _bend(run)
@@ -236,7 +260,7 @@ def _slot_sql(run: Run, moment: str) -> str:
     return f"CAST(date_part('hour', {local}) * 60 + date_part('minute', {local}) AS INTEGER)"
 
 
-def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date]) -> None:
+def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date], sound: str) -> None:
     """The believed readings of the registers with gaps, with local slot and kind of day, as `past`."""
     listed = ", ".join(f"DATE '{d}'" for d in holidays)
     run.make("holidays", f"SELECT unnest([{listed}]::DATE[]) AS day")
@@ -249,6 +273,11 @@ def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date]) -> No
         if history
         else ""
     )
+    of_sound_days = (
+        f"UNION ALL SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM ({sound})"
+        if len(run.days) > 1
+        else ""
+    )
     run.make(
         "past",
         f"""
@@ -256,6 +285,7 @@ def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date]) -> No
                {_slot_sql(run, "r.interval_start")} AS slot, {_kind_sql(run, "r.interval_start")} AS kind
         FROM (
             SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours
+            {of_sound_days}
             {older}
         ) r
         SEMI JOIN {run.holes} h ON h.meter_id = r.meter_id AND h.register = r.register
@@ -304,11 +334,13 @@ def _class_index(run: Run, history: str | None, sound: str) -> None:
     run.make(
         "class_sample",
         f"""
-        SELECT b.meter_id, b.register, COALESCE(m.meter_class, 'unknown') AS meter_class
-        FROM (SELECT DISTINCT meter_id, register FROM {run.believed} UNION SELECT meter_id, register FROM {run.sound}) b
+        SELECT meter_class, register, unnest(arg_min(meter_id, hash(meter_id), {CLASS_SAMPLE})) AS meter_id
+        FROM (
+            SELECT b.meter_id, b.register, COALESCE(m.meter_class, 'unknown') AS meter_class
+            FROM (SELECT meter_id, register FROM {run.believed} WHERE is_ours UNION SELECT meter_id, register FROM {run.looks}) b
             LEFT JOIN {run.meters} m USING (meter_id)
-        QUALIFY row_number() OVER (PARTITION BY COALESCE(m.meter_class, 'unknown'), b.register ORDER BY hash(b.meter_id),
-            b.meter_id) <= {CLASS_SAMPLE}
+        )
+        GROUP BY meter_class, register
         """,
     )
     since = run.days[0] - timedelta(days=run.rules.profile_days)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -133,6 +134,14 @@ def quality_rank_sql(quality: str) -> str:
     methods = " ".join(f"WHEN '{letter}' THEN {rank}" for letter, rank in (("A", 3), ("E", 1), ("F", 2), ("S", 1), ("N", 0)))
     coded = f"CASE WHEN regexp_full_match({quality}, '[AEFNSV][0-9]{{2}}') THEN CASE {quality}[1] {methods} ELSE 2 END ELSE 2 END"
     return f"CASE lower(COALESCE({quality}, '')) {whens} ELSE {coded} END"
+
+
+def is_estimate_by_sender(quality: str | None) -> bool:
+    """Whether a quality code says that the sender estimated the value: `quality_rank_sql` of at most 1."""
+    code = quality or ""
+    if code.lower() in QUALITY_RANKS:
+        return QUALITY_RANKS[code.lower()] <= 1
+    return bool(re.fullmatch(r"[ESN][0-9]{2}", code))
 
 
 # --- Rules on one delivered row ------------------------------------------------------------------------------------------

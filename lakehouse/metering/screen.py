@@ -1,128 +1,755 @@
-"""The quick look at all delivered rows, which finds the registers on whose days no rule can fire.
+"""The quick look at all delivered rows, which finds the days of registers on which no rule can fire.
 
-Most meters have a sound day. One pass without a sort proves it: where each row follows the one before it in the file by just
-one interval, a day of 48 half-hours is complete, ordered and free of duplicates, and its smallest and largest values, zeros
-and repeats tell whether any rule on values could fire. What is not proven sound (also every file that is not in order) is
-looked at row by row in `vee`; the result is the same, only slower.
+Most days of most meters are sound. One pass over the rows in the order of meter, register and time proves it with array
+arithmetic: a sound day is complete, ordered, free of duplicates, and none of its values reaches a rule's threshold. What is
+not proven sound is looked at row by row in `vee`; the result is the same, only slower. Nothing is decided here about a row
+that a rule could name.
 """
 
 from __future__ import annotations
 
-from datetime import date
-from typing import TYPE_CHECKING
+import bisect
+import math
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
-from lakehouse.metering.rules import NET_REGISTER, swapped_day_month
+from lakehouse.metering.rules import VeeRules, is_estimate_by_sender
 
 if TYPE_CHECKING:
     from lakehouse.metering.vee import Run
 
-# Days of a register that differ by more than this factor could be in different units.
-LARGEST_RATIO_OF_DAYS = 50
+CHUNK_ROWS = 500_000
+MINUTE_US = 60_000_000
+DAY_US = 1440 * MINUTE_US
+EPOCH = date(1970, 1, 1)
+# A change of order after more than this share of the rows is no file order: the rows are sorted then.
+MOST_BREAKS_SHARE = 0.001
+# Rounds until the days that count as the past of others no longer change.
+MOST_ROUNDS = 6
+
+LOOKS = pa.schema(
+    [
+        ("meter_id", pa.string()),
+        ("register", pa.string()),
+        ("date", pa.date32()),
+        ("n", pa.int64()),
+        ("minutes", pa.int32()),
+        ("energy_kwh", pa.float64()),
+        ("mean_kw", pa.float64()),
+        ("peak_kw", pa.float64()),
+        ("zero_share", pa.float64()),
+        ("repeat_share", pa.float64()),
+        ("longest_zero_hours", pa.float64()),
+    ]
+)
+KEYS = pa.schema([("meter_id", pa.string()), ("register", pa.string()), ("date", pa.date32())])
+BLOCKS = pa.schema(
+    [
+        ("feed", pa.string()),
+        ("file", pa.string()),
+        ("delivery_date", pa.date32()),
+        ("meter_id", pa.string()),
+        ("register", pa.string()),
+        ("n", pa.int64()),
+        ("opens", pa.timestamp("us", "UTC")),
+        ("closes", pa.timestamp("us", "UTC")),
+        ("mean_kw", pa.float64()),
+        ("trimmed_kw", pa.float64()),
+        ("is_whole", pa.bool_()),
+    ]
+)
+SPANS = pa.schema(
+    [
+        ("feed", pa.string()),
+        ("file", pa.string()),
+        ("delivery_date", pa.date32()),
+        ("opens", pa.timestamp("us", "UTC")),
+        ("closes", pa.timestamp("us", "UTC")),
+        ("registers", pa.int64()),
+    ]
+)
+STANDING = pa.schema(
+    [("feed", pa.string()), ("file", pa.string()), ("delivery_date", pa.date32()), ("date", pa.date32()), ("n", pa.int64())]
+)
 
 
-def look(run: Run, delivered: str, in_days: str) -> None:
-    """One row for each register, day and file of the deliveries that touch the days: `looks`; and for each file: `blocks`.
+# A register that the stream's borders cut in two comes twice.
+_ONCE = {
+    "exceptional": "DISTINCT *",
+    "blocks": """feed, file, delivery_date, meter_id, register, CAST(sum(n) AS BIGINT) AS n, min(opens) AS opens, max(closes) AS closes,
+        sum(mean_kw * n) / sum(n) AS mean_kw, min(trimmed_kw) AS trimmed_kw, bool_and(is_whole) AS is_whole""",
+}
+
+
+class OutOfOrder(Exception):  # noqa: N818 - not an error: the rows have to be sorted
+    """The rows do not come in the order of meter, register and time."""
+
+
+def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None, trust_nothing: bool = False) -> None:
+    """Looks at all delivered rows once, and makes the tables of what was found.
+
+    `looks`: the sound days of registers, with their levels; `exceptional`: the other days of the run that have readings;
+    `blocks`: the spans and means of the exceptional registers in each file; `spans`: how many registers of a file have which
+    span; `standing`: the rows of sound days by file. Sets `run.is_ordered` and `run.sender_estimates`.
 
     Args:
-        run: the run.
+        run: the run; its tables `meters`, `past_levels` and, for several days, `past_day_levels` must be there.
         delivered: name of the relation of delivered rows.
-        in_days: SQL over `d` that is true for rows which count on the days.
+        has_registry: whether there is a registry, so that a meter can be unknown.
+        first_day: the site's first day; rows of earlier ones are never sound.
+        trust_nothing: leaves every day to the rules one by one, for comparison.
     """
-    run.make("files", f"SELECT DISTINCT feed, file, delivery_date FROM {delivered} d WHERE {in_days}")
-    run.make(
-        "looks",
-        f"""
-        WITH beside AS (
-            -- Over the whole stream, without a partition: needs no sort. Where the stream is not in order nothing is proven.
-            SELECT *, lag(meter_id) OVER () AS last_meter, lag(register) OVER () AS last_register, lag(interval_start)
-                OVER () AS last_start,
-                   lag(energy_kwh) OVER () AS last_kwh
-            FROM (
-                SELECT d.feed, d.file, d.delivery_date, d.date, d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh
-                FROM {delivered} d SEMI JOIN {run.files} f ON f.feed = d.feed AND f.file = d.file AND f.delivery_date = d.delivery_date
-                WHERE d.fault IS NULL AND d.meter_id IS NOT NULL AND d.register IS NOT NULL AND d.interval_start IS NOT NULL
+    columns = """meter_id, register, feed, file, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
+        fault IS NOT NULL OR energy_kwh IS NULL OR interval_start IS NULL OR interval_minutes IS NULL AS is_faulty"""
+    query = f"SELECT {columns} FROM {delivered} WHERE meter_id IS NOT NULL AND register IS NOT NULL"
+    past = _Past(run, has_registry)
+    run.is_ordered = _begins_in_order(run, query)
+    usual_spans: dict[tuple[str, str, int], tuple[int, int]] = {}
+    while True:
+        ordered = "" if run.is_ordered else " ORDER BY meter_id, register, interval_start"
+        found = _Screen(run, past, first_day, trust_nothing, usual_spans)
+        try:
+            found.over(run.connection.sql(query + ordered))
+        except OutOfOrder:
+            assert run.is_ordered, "sorted rows are in order"
+            run.is_ordered = False
+            continue
+        if found.misjudged_spans() and not usual_spans:
+            usual_spans = found.usual_spans()
+            continue
+        break
+    for step, table in found.tables().items():
+        run.take(step, table, _ONCE.get(step, "*"))
+    run.sender_estimates = found.sender_estimates
+
+
+def _begins_in_order(run: Run, query: str) -> bool:
+    """Whether the first rows are by meter, and all rows are of one file: else a register's rows are in several places."""
+    head = run.connection.sql(f"SELECT meter_id, file FROM ({query} LIMIT 20000)").to_arrow_table()
+    meters = head["meter_id"].combine_chunks()
+    if len(meters) < 2:
+        return True
+    changes = pc.sum(pc.not_equal(meters.slice(1), meters.slice(0, len(meters) - 1))).as_py()
+    return changes < len(meters) / 10
+
+
+class _Past:
+    """What is known of registers before the run: ratings, and usual levels before each of its days."""
+
+    def __init__(self, run: Run, has_registry: bool) -> None:
+        self.days = [(d - EPOCH).days for d in run.days]
+        self.history_days = run.rules.history_days
+        known = "is_registered" if has_registry else "true AS is_registered"
+        meters = run.connection.sql(f"SELECT meter_id, rated_kw, {known} FROM {run.meters} ORDER BY meter_id").to_arrow_table()
+        self.meters = _Sorted(meters["meter_id"].combine_chunks())
+        self.rated_kw = _floats(meters["rated_kw"])
+        self.is_registered = meters["is_registered"].to_numpy()
+        self.is_single = len(run.days) == 1
+        if self.is_single:
+            levels = run.connection.sql(
+                f"SELECT meter_id || chr(31) || register AS key, * FROM {run.past_levels} ORDER BY 1"
+            ).to_arrow_table()
+            self.registers = _Sorted(levels["key"].combine_chunks())
+            self.usual = {c: _floats(levels[c]) for c in _USUAL}
+        else:
+            levels = run.connection.sql(
+                f"SELECT meter_id || chr(31) || register AS key, * FROM {run.past_day_levels} ORDER BY 1, date"
+            ).to_arrow_table()
+            self.registers = _Sorted(levels["key"].combine_chunks())
+            self.dates = levels["date"].cast(pa.int32()).to_numpy()
+            self.daily = {c: _floats(levels[c]) for c in _LEVELS}
+
+    def of_meters(self, meters: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Rating in kW (NaN where it is not known) and whether the meter is registered, of each name."""
+        at = self.meters.places(meters)
+        if not len(self.rated_kw):
+            return np.full(len(at), np.nan), np.zeros(len(at), bool)
+        return np.where(at >= 0, self.rated_kw[at], np.nan), (at >= 0) & self.is_registered[at].astype(bool)
+
+    def before(self, keys: pa.Array, register: np.ndarray, day: np.ndarray, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What is usual before each day of registers.
+
+        Args:
+            keys: the registers' keys.
+            register: position in `keys` of each day that is asked for.
+            day: the days, counted from 1970.
+            own: the levels of those days, NaN where a day may not count as the past of later ones.
+        """
+        if self.is_single:
+            at = self.registers.places(keys)
+            if not len(self.registers):
+                return {c: np.full(len(day), np.nan) for c in _USUAL}
+            return {c: np.where(at >= 0, v[at], np.nan)[register] for c, v in self.usual.items()}
+        return self._windows(keys, register, day, own)
+
+    def _windows(self, keys: pa.Array, register: np.ndarray, day: np.ndarray, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        first, span = self.days[0], self.days[-1] - self.days[0] + 1
+        width = self.history_days
+        lo, hi = self.registers.slice_of(keys)
+        rows = pc.fill_null(pc.index_in(self.registers.keys.slice(lo, hi - lo), value_set=keys), -1).to_numpy(zero_copy_only=False)
+        column = self.dates[lo:hi] - (first - width)
+        fits = (rows >= 0) & (column >= 0) & (column < width + span)
+        inside = (day >= first) & (day < first + span)
+        out: dict[str, np.ndarray] = {}
+        for name, (level, reduce) in _WINDOWED.items():
+            matrix = np.full((len(keys), width + span), np.nan)
+            matrix[rows[fits], column[fits]] = self.daily[level][lo:hi][fits]
+            matrix[register[inside], (day - first + width)[inside]] = own[level][inside]
+            windows = np.lib.stride_tricks.sliding_window_view(matrix, width, axis=1)
+            with np.errstate(all="ignore"):
+                reduced = _quiet(reduce, windows)
+            place = np.where(inside, day - first, 0)
+            out[name] = np.where(inside, reduced[register, place], np.nan)
+        return out
+
+
+_LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours")
+_WINDOWED: dict[str, tuple[str, Any]] = {
+    "past_days": ("mean_kw", lambda w: np.isfinite(w).sum(axis=2).astype(float)),
+    "usual_mean_kw": ("mean_kw", lambda w: np.nanmedian(w, axis=2)),
+    "usual_peak_kw": ("peak_kw", lambda w: np.nanmax(w, axis=2)),
+    "usual_zero_share": ("zero_share", lambda w: np.nanmean(w, axis=2)),
+    "usual_zero_hours": ("longest_zero_hours", lambda w: np.nanmax(w, axis=2)),
+    "usual_repeat_share": ("repeat_share", lambda w: np.nanmean(w, axis=2)),
+}
+_USUAL = tuple(_WINDOWED)
+
+
+def _quiet(reduce: Any, windows: np.ndarray) -> np.ndarray:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a window without any value gives NaN, which is meant
+        return np.asarray(reduce(windows))
+
+
+class _Sorted:
+    """Sorted texts, and where others stand among them."""
+
+    def __init__(self, keys: pa.Array) -> None:
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def slice_of(self, wanted: pa.Array) -> tuple[int, int]:
+        """From where to where the wanted ones can stand."""
+        if not len(self.keys) or not len(wanted):
+            return 0, 0
+        span = pc.min_max(wanted).as_py()
+        return (
+            bisect.bisect_left(range(len(self.keys)), span["min"], key=lambda n: self.keys[n].as_py()),
+            bisect.bisect_right(range(len(self.keys)), span["max"], key=lambda n: self.keys[n].as_py()),
+        )
+
+    def places(self, wanted: pa.Array) -> np.ndarray:
+        """The place of each wanted one, -1 where it is not there."""
+        lo, hi = self.slice_of(wanted)
+        found = pc.index_in(wanted, value_set=self.keys.slice(lo, hi - lo))
+        at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(at >= 0, at + lo, -1)
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    return column.cast(pa.float64()).to_numpy()
+
+
+class _Screen:
+    """One pass over the rows, chunk by chunk; a register is never cut in two."""
+
+    def __init__(
+        self,
+        run: Run,
+        past: _Past,
+        first_day: date | None,
+        trust_nothing: bool,
+        usual_spans: dict[tuple[str, str, int], tuple[int, int]],
+    ) -> None:
+        self.rules: VeeRules = run.rules
+        self.past, self.trust_nothing = past, trust_nothing
+        self.days = np.array(past.days, np.int64)
+        self.earliest = (first_day - EPOCH).days if first_day else -(10**6)
+        self.files: dict[tuple[str, str, int], int] = {}
+        self.spans: Counter[tuple[int, int, int]] = Counter()
+        self.known_spans = usual_spans
+        self.judged_by: dict[int, tuple[int, int] | None] = {}
+        self.standing: Counter[tuple[int, int]] = Counter()
+        self.looks: list[pa.Table] = []
+        self.exceptional: list[pa.Table] = []
+        self.blocks: list[pa.Table] = []
+        self.sender_estimates: set[str] = set()
+        self.known_qualities: set[str | None] = {None}
+        self.runs: list[list[str]] = []
+        self.rows = 0
+
+    def over(self, relation: Any) -> _Screen:
+        """Looks at all rows of a relation.
+
+        Raises:
+            OutOfOrder: a register's rows may be in several places.
+        """
+        rest: pa.Table | None = None
+        for batch in _chunks(relation.to_arrow_reader(CHUNK_ROWS)):
+            table = batch if rest is None else pa.concat_tables([rest, batch])
+            changes = _changes(table)
+            if not len(changes):
+                rest = table
+                continue
+            self._examine(table.slice(0, changes[-1] + 1))
+            rest = table.slice(changes[-1] + 1)
+        if rest is not None and rest.num_rows:
+            self._examine(rest)
+        self._check_order()
+        return self
+
+    def _examine(self, table: pa.Table) -> None:
+        faulty = table.filter(table["is_faulty"]) if pc.any(table["is_faulty"]).as_py() else None
+        if faulty is not None:
+            table = table.filter(pc.invert(table["is_faulty"]))
+        faulty_keys = _key(faulty) if faulty is not None else pa.array([], pa.string())
+        if not table.num_rows:
+            return
+        table = table.combine_chunks()
+        self.rows += table.num_rows
+        meters, registers = table["meter_id"].chunk(0), table["register"].chunk(0)
+        start = table["interval_start"].chunk(0).cast(pa.int64()).to_numpy()
+        minutes = table["interval_minutes"].chunk(0).to_numpy()
+        kwh = table["energy_kwh"].chunk(0).to_numpy()
+        by_sender = self._by_sender(table["quality"])
+        n = len(start)
+        new_register = np.ones(n, bool)
+        new_register[1:] = _differs(meters) | _differs(registers)
+        day = start // DAY_US
+        new_day = new_register.copy()
+        new_day[1:] |= day[1:] != day[:-1]
+        new_file = np.zeros(n, bool)
+        for name in ("file", "delivery_date", "feed"):
+            new_file[1:] |= _differs(table[name].chunk(0))
+        parts = np.flatnonzero(new_day | new_file)  # a part is a day of a register from one file
+        firsts = np.flatnonzero(new_day[parts])  # the first part of each day of a register
+        at = parts[firsts]
+
+        follows = np.zeros(n, bool)
+        follows[1:] = (start[1:] == start[:-1] + minutes[:-1].astype(np.int64) * MINUTE_US) & ~new_register[1:]
+        kw = kwh * (60.0 / minutes)
+
+        def by_part(ufunc: np.ufunc, values: np.ndarray) -> np.ndarray:
+            return ufunc.reduceat(values, parts)
+
+        def by_day(ufunc: np.ufunc, of_parts: np.ndarray) -> np.ndarray:
+            return ufunc.reduceat(of_parts, firsts)
+
+        part_n = np.diff(np.append(parts, n))
+        part_sum, part_most = by_part(np.add, kwh), by_part(np.maximum, kwh)
+        part_minutes = by_part(np.maximum, minutes)
+        zero = kwh == 0
+        part_zeros = by_part(np.add, zero.astype(np.int64))
+        days_n, day_sum, day_most = by_day(np.add, part_n), by_day(np.add, part_sum), by_day(np.maximum, part_most)
+        day_least = by_day(np.minimum, by_part(np.minimum, kwh))
+        day_minutes, least_minutes = by_day(np.maximum, part_minutes), by_day(np.minimum, by_part(np.minimum, minutes))
+        zeros = by_day(np.add, part_zeros)
+        unlinked = by_day(np.add, by_part(np.add, (~follows).astype(np.int64))) - ~follows[at]
+        of_day = day[at]
+        is_complete = (
+            (least_minutes == day_minutes)
+            & np.isin(day_minutes, INTERVAL_MINUTES)
+            & (days_n * day_minutes == 1440)
+            & (unlinked == 0)
+            & (start[at] == of_day * DAY_US)
+            & np.isfinite(day_sum)
+        )
+
+        # Values beside values, within the day for levels and across days for spikes and runs.
+        inside = follows.copy()
+        inside[at] = False
+        before, after = np.full(n, -np.inf), np.full(n, -np.inf)
+        before[1:] = np.where(inside[1:], kwh[:-1], -np.inf)
+        after[:-1] = np.where(inside[1:], kwh[1:], -np.inf)
+        beside = np.maximum(before, after)
+        supported = np.where(np.isfinite(beside), np.minimum(kwh, self.rules.spike_neighbour_factor * beside), kwh)
+        peak = by_day(np.maximum, by_part(np.maximum, supported)) * 60.0 / day_minutes
+        equal = np.zeros(n, bool)
+        equal[1:] = kwh[1:] == kwh[:-1]
+        repeats = by_day(np.add, by_part(np.add, (equal & inside & ~zero).astype(np.int64)))
+        countable = by_day(np.add, by_part(np.add, (inside & ~zero).astype(np.int64)))
+        run_starts = np.flatnonzero(~(equal & follows))
+        run_length = np.diff(np.append(run_starts, n))
+        ends = np.append(run_starts[1:], n) - 1
+        last_of_register = np.ones(n, bool)
+        last_of_register[:-1] = new_register[1:]
+        # A run at the border of what was delivered may go on there.
+        at_border = new_register[run_starts] | last_of_register[ends]
+        longest = np.repeat(np.where(at_border, 2 * run_length, run_length), run_length)
+        longest_equal = by_day(np.maximum, by_part(np.maximum, np.where(zero, 0, longest)))
+        zero_runs = np.flatnonzero(~(equal & inside & zero))  # within a day
+        zero_length = np.diff(np.append(zero_runs, n))
+        longest_zeros = by_day(np.maximum, by_part(np.maximum, np.where(zero, np.repeat(zero_length, zero_length), 0)))
+        after_zero = np.where(np.append(True, zero[:-1]) | ~follows, kw, -np.inf)
+        most_after_zero = by_day(np.maximum, by_part(np.maximum, after_zero))
+        sender_days = by_day(np.add, by_part(np.add, by_sender.astype(np.int64))) > 0
+
+        register_at = np.flatnonzero(new_register)
+        register = np.cumsum(new_register)[at] - 1
+        if np.any((register[1:] == register[:-1]) & (of_day[1:] <= of_day[:-1])):
+            raise OutOfOrder
+        keys = _key_of(meters.take(pa.array(register_at)), registers.take(pa.array(register_at)))
+        names = registers.take(pa.array(register_at))
+        rated, known = self.past.of_meters(meters.take(pa.array(register_at)))
+        is_net = _matches(names, r"^net|_net$")[register]
+        is_export = _matches(names, r"^export")[register]
+        rated_day = rated[register]
+        levels = {
+            "mean_kw": np.where(is_complete & ~sender_days, day_sum / 24.0, np.nan),
+            "peak_kw": np.where(is_complete & ~sender_days, peak, np.nan),
+            "zero_share": np.where(is_complete & ~sender_days, zeros / days_n, np.nan),
+            "repeat_share": np.where(is_complete & ~sender_days & (countable > 0), repeats / np.maximum(countable, 1), np.nan),
+            "longest_zero_hours": np.where(is_complete & ~sender_days, longest_zeros * day_minutes / 60.0, np.nan),
+        }
+
+        plain = is_complete & known[register] & (of_day >= self.earliest) & ((day_least >= 0) | is_net)
+        with np.errstate(all="ignore"):
+            most_kw = np.maximum(np.abs(day_most), np.abs(day_least)) * 60.0 / day_minutes
+            has_rating = rated_day > 0
+            plain &= ~has_rating | (most_kw <= rated_day * (1 + self.rules.rating_tolerance))
+            plain &= ~(np.abs(day_sum) / 24.0 > 3 * rated_day)
+        file_of_part = self._files(table, parts)
+        plausible, elsewhere = self._dates(file_of_part, firsts, of_day)
+        # A row that counts on another day than its own brings its register's account of that day with it.
+        plain &= plausible & ~np.isin(register, register[elsewhere])
+        plain &= ~np.isin(register, self._shifted(file_of_part, start, minutes, parts, part_n, new_register))
+        if len(faulty_keys):
+            has_fault = pc.is_in(keys, value_set=faulty_keys).to_numpy(zero_copy_only=False)
+            plain &= ~has_fault[register]
+        sound, past_days = plain, None
+        zero_hours = longest_zeros * day_minutes / 60.0
+        follows_day = np.append(False, (register[1:] == register[:-1]) & (of_day[1:] == of_day[:-1] + 1))
+        last_at = at + days_n - 1
+        for _ in range(1 if self.past.is_single else MOST_ROUNDS):
+            # A day that a rule may change is no past of later days; what is left makes the limits narrower, never wider.
+            usual = self.past.before(keys, register, of_day, {c: np.where(sound, v, np.nan) for c, v in levels.items()})
+            past_days = usual["past_days"] = usual["past_days"] if past_days is None else past_days
+            slipped = self._slipped(usual, day_sum)
+            passes = plain & ~self._spiking(usual, rated_day, kwh, kw, follows, at, days_n, by_day, by_part) & ~slipped
+            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, zero_hours)
+            passes &= longest_equal < self._longest_run(usual)
+            # What reaches over midnight: a slip of a file, and zeros whose energy comes the day after.
+            passes &= ~(follows_day & np.append(False, slipped[:-1])) & ~np.append(follows_day[1:] & slipped[1:], False)
+            passes &= ~(follows_day & np.append(False, (~passes & zero[last_at])[:-1]))
+            if np.array_equal(passes, sound):
+                break
+            sound = passes
+        if self.trust_nothing:
+            sound[:] = False
+        self._keep(table, sound, at, parts, firsts, register, of_day, days_n, day_minutes, day_sum, levels, file_of_part, part_n)
+        self._keep_blocks(
+            table, sound, register, at, of_day, parts, file_of_part, start, minutes, kwh, part_n, part_sum, part_most, new_register
+        )
+        self._follow(meters, registers, register_at)
+
+    def _by_sender(self, quality: pa.ChunkedArray) -> np.ndarray:
+        """Which rows the sender marked as estimated."""
+        for code in pc.unique(quality).to_pylist():
+            if code not in self.known_qualities:
+                self.known_qualities.add(code)
+                if is_estimate_by_sender(code):
+                    self.sender_estimates.add(code)
+        if not self.sender_estimates:
+            return np.zeros(len(quality), bool)
+        marked = pc.is_in(quality, value_set=pa.array(sorted(self.sender_estimates), pa.string()))
+        return marked.to_numpy(zero_copy_only=False) if isinstance(marked, pa.Array) else marked.to_numpy()
+
+    def _files(self, table: pa.Table, parts: np.ndarray) -> np.ndarray:
+        """The file of each part, as a number."""
+        where = pa.array(parts)
+        taken = [table[c].chunk(0).take(where) for c in ("feed", "file", "delivery_date")]
+        coded = [pc.dictionary_encode(t) for t in taken]
+        codes = np.stack([c.indices.to_numpy(zero_copy_only=False) for c in coded])
+        unique, inverse = np.unique(codes, axis=1, return_inverse=True)
+        words = [c.dictionary.to_pylist() for c in coded]
+        numbers = [
+            self.files.setdefault((words[0][a], words[1][b], (words[2][c] - EPOCH).days), len(self.files)) for a, b, c in unique.T.tolist()
+        ]
+        return np.array(numbers, np.int64)[np.ravel(inverse)]
+
+    def _delivered(self, files: np.ndarray) -> np.ndarray:
+        return np.array([d for _, _, d in self.files], np.int64)[files]
+
+    def _dates(self, files: np.ndarray, firsts: np.ndarray, of_day: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Days that neither lie after their delivery nor could have day and month swapped; and days whose rows count elsewhere."""
+        delivered = self._delivered(files)
+        newest, oldest = np.maximum.reduceat(delivered, firsts), np.minimum.reduceat(delivered, firsts)
+        late = newest - of_day > self.rules.swapped_late_days
+        if late.any():
+            for n in np.flatnonzero(late):
+                one = EPOCH + timedelta(days=int(of_day[n]))
+                late[n] = one.day <= 12 and one.day != one.month
+        elsewhere = (of_day > oldest + 1) | (of_day < self.earliest - 1)
+        return ~elsewhere & ~late, elsewhere
+
+    def _shifted(
+        self, files: np.ndarray, start: np.ndarray, minutes: np.ndarray, parts: np.ndarray, part_n: np.ndarray, new_register: np.ndarray
+    ) -> np.ndarray:
+        """Registers whose span in a file is not the one of most registers of the file so far."""
+        register = np.cumsum(new_register)[parts] - 1
+        opens, last = start[parts], parts + part_n - 1
+        closes = start[last] + minutes[last].astype(np.int64) * MINUTE_US
+        order, edges = _groups(register, files)
+        opens = np.minimum.reduceat(opens[order], edges)
+        closes = np.maximum.reduceat(closes[order], edges)
+        of_register, of_file = register[order][edges], files[order][edges]
+        spans, counts = np.unique(np.stack([of_file, opens, closes]), axis=1, return_counts=True)
+        for (file, one, other), count in zip(spans.T.tolist(), counts.tolist(), strict=True):
+            self.spans[(file, one, other)] += count
+        for file in np.unique(of_file).tolist():
+            if file not in self.judged_by:
+                self.judged_by[file] = self.known_spans.get(list(self.files)[file]) or self._majority(file)
+        usual = np.array([(self.judged_by[f] or (-1, -1))[0] for f in of_file.tolist()], np.int64)
+        return np.unique(of_register[(opens != usual) & (usual >= 0)])
+
+    def _majority(self, file: int) -> tuple[int, int] | None:
+        """The span that most registers of a file have, None where there is no majority for one."""
+        mine = {(o, c): count for (f, o, c), count in self.spans.items() if f == file}
+        span, most = max(mine.items(), key=lambda item: (item[1], item[0]))
+        return span if 2 * most > sum(mine.values()) and most >= self.rules.shifted_least_registers else None
+
+    def usual_spans(self) -> dict[tuple[str, str, int], tuple[int, int]]:
+        """The span of each file that most of its registers have."""
+        found = {name: self._majority(file) for name, file in self.files.items()}
+        return {name: span for name, span in found.items() if span is not None}
+
+    def misjudged_spans(self) -> bool:
+        """Whether the first registers of a file were not like most of it, so that they were measured by the wrong span."""
+        usual = self.usual_spans()
+        return any(self.judged_by.get(file) != usual[name] for name, file in self.files.items() if name in usual)
+
+    def _spiking(self, usual: dict[str, np.ndarray], rated: np.ndarray, kwh: np.ndarray, kw: np.ndarray, follows: np.ndarray, at: np.ndarray, days_n: np.ndarray, by_day: Any, by_part: Any) -> np.ndarray:  # fmt: skip
+        """Days with a reading that could be a spike."""
+        rules = self.rules
+        low = np.where(np.isfinite(rated), rules.spike_rated_share * rated, rules.spike_least_kw)
+        with np.errstate(all="ignore"):
+            limit = np.where(
+                usual["past_days"] >= rules.spike_least_days, np.maximum(low, rules.spike_factor * usual["usual_peak_kw"]), np.inf
+            )
+        most = by_day(np.maximum, by_part(np.maximum, kw))
+        suspicious = most > limit
+        if suspicious.any():
+            before, after = np.full(len(kwh), -np.inf), np.full(len(kwh), -np.inf)
+            before[1:] = np.where(follows[1:], kwh[:-1], -np.inf)
+            after[:-1] = np.where(follows[1:], kwh[1:], -np.inf)
+            alone = kwh > rules.spike_neighbour_factor * np.maximum(np.maximum(before, after), 0)
+            row_limit = np.repeat(limit, days_n)
+            suspicious &= by_day(np.logical_or, by_part(np.logical_or, alone & (kw > row_limit)))
+        return suspicious
+
+    def _slipped(self, usual: dict[str, np.ndarray], day_sum: np.ndarray) -> np.ndarray:
+        """Days whose level is far from the usual by about a thousand."""
+        with np.errstate(all="ignore"):
+            decades = np.abs(np.log10(np.abs(day_sum) / 24.0 / usual["usual_mean_kw"]))
+            near = np.abs(decades - 3) < self.rules.unit_slip_decades + 0.3
+        return near & (usual["usual_mean_kw"] > 0) & (day_sum != 0)
+
+    def _odd_zeros(
+        self, usual: dict[str, np.ndarray], zeros: np.ndarray, is_export: np.ndarray, most_after_zero: np.ndarray, zero_hours: np.ndarray
+    ) -> np.ndarray:
+        """Days with zeros that could be a dead register or one that was read late."""
+        rules = self.rules
+        with np.errstate(all="ignore"):
+            longest = np.where(usual["usual_zero_hours"] < 1, rules.zero_run_hours, rules.zero_run_hours_where_usual)
+            is_usual = (
+                (usual["usual_zero_share"] >= rules.zero_usual_share)
+                & (most_after_zero <= usual["usual_peak_kw"])
+                & ((zero_hours < longest) | (zero_hours <= usual["usual_zero_hours"]))
+            )
+            has_past = usual["past_days"] >= rules.least_history_days
+        return (zeros > 0) & ~is_export & has_past & ~is_usual
+
+    def _longest_run(self, usual: dict[str, np.ndarray]) -> np.ndarray:
+        """From which length on a run of equal values could be stuck, in intervals."""
+        rules = self.rules
+        share = np.where(usual["past_days"] >= rules.least_history_days, np.nan_to_num(usual["usual_repeat_share"], nan=0.01), 0.3)
+        return np.maximum(rules.stuck_least_repeats, 1 + math.log(rules.stuck_chance) / np.log(np.clip(share, 0.01, 0.99)))
+
+    def _keep(self, table: pa.Table, sound: np.ndarray, at: np.ndarray, parts: np.ndarray, firsts: np.ndarray, register: np.ndarray, of_day: np.ndarray, days_n: np.ndarray, day_minutes: np.ndarray, day_sum: np.ndarray, levels: dict[str, np.ndarray], files: np.ndarray, part_n: np.ndarray) -> None:  # fmt: skip
+        ours = np.isin(of_day, self.days)
+        good, bad = np.flatnonzero(ours & sound), np.flatnonzero(ours & ~sound)
+        for chosen, kept in ((good, self.looks), (bad, self.exceptional)):
+            if not len(chosen):
+                continue
+            rows = pa.array(at[chosen])
+            columns = {
+                "meter_id": table["meter_id"].chunk(0).take(rows),
+                "register": table["register"].chunk(0).take(rows),
+                "date": pa.array(of_day[chosen].astype(np.int32)).cast(pa.date32()),
+            }
+            if kept is self.looks:
+                columns |= {"n": pa.array(days_n[chosen].astype(np.int64)), "minutes": pa.array(day_minutes[chosen].astype(np.int32))}
+                columns["energy_kwh"] = pa.array(day_sum[chosen])
+                columns |= {c: pa.array(v[chosen], from_pandas=True) for c, v in levels.items()}
+            kept.append(pa.table(columns))
+        day_of_part = np.cumsum(np.isin(np.arange(len(parts)), firsts)) - 1
+        stands = (ours & sound)[day_of_part]
+        if stands.any():
+            pairs = np.stack([files[stands], of_day[day_of_part][stands]])
+            unique, inverse = np.unique(pairs, axis=1, return_inverse=True)
+            counts = np.bincount(np.ravel(inverse), weights=part_n[stands])
+            for (file, day), count in zip(unique.T.tolist(), counts.tolist(), strict=True):
+                self.standing[(file, day)] += int(count)
+
+    def _keep_blocks(self, table: pa.Table, sound: np.ndarray, register: np.ndarray, at: np.ndarray, of_day: np.ndarray, parts: np.ndarray, files: np.ndarray, start: np.ndarray, minutes: np.ndarray, kwh: np.ndarray, part_n: np.ndarray, part_sum: np.ndarray, part_most: np.ndarray, new_register: np.ndarray) -> None:  # fmt: skip
+        """The spans and levels, file by file, of registers with an exceptional day."""
+        wanted = np.unique(register[~sound & np.isin(of_day, self.days)])
+        register_of_part = np.cumsum(new_register)[parts] - 1
+        mine = np.flatnonzero(np.isin(register_of_part, wanted))
+        if not len(mine):
+            return
+        last = parts + part_n - 1
+        closes = start[last] + minutes[last].astype(np.int64) * MINUTE_US
+        order, edges = _groups(register_of_part[mine], files[mine])
+        chosen = mine[order]
+
+        def grouped(ufunc: np.ufunc, of_parts: np.ndarray) -> np.ndarray:
+            return ufunc.reduceat(of_parts[chosen], edges)
+
+        part_minutes = minutes[parts].astype(np.int64)
+        count, total, most = grouped(np.add, part_n), grouped(np.add, part_sum), grouped(np.maximum, part_most)
+        length = grouped(np.add, part_n * part_minutes)
+        with np.errstate(all="ignore"):
+            whole = np.array(
+                [bool(np.all(np.abs(v - np.round(v)) < 1e-9)) for v in (kwh[a:b] for a, b in zip(parts[mine], last[mine] + 1, strict=True))]
+            )
+            is_whole = np.logical_and.reduceat(whole[order], edges)
+            trimmed = np.where(count > 1, (total - most) * 60.0 / (length - grouped(np.maximum, part_minutes)), np.nan)
+        told = [list(self.files)[f] for f in files[chosen][edges].tolist()]
+        rows = pa.array(parts[chosen][edges])
+        self.blocks.append(
+            pa.table(
+                {
+                    "feed": pa.array([t[0] for t in told], pa.string()),
+                    "file": pa.array([t[1] for t in told], pa.string()),
+                    "delivery_date": pa.array([t[2] for t in told], pa.int32()).cast(pa.date32()),
+                    "meter_id": table["meter_id"].chunk(0).take(rows),
+                    "register": table["register"].chunk(0).take(rows),
+                    "n": pa.array(count.astype(np.int64)),
+                    "opens": _stamps(grouped(np.minimum, start[parts])),
+                    "closes": _stamps(grouped(np.maximum, closes)),
+                    "mean_kw": pa.array(total * 60.0 / length),
+                    "trimmed_kw": pa.array(trimmed, from_pandas=True),
+                    "is_whole": pa.array(is_whole),
+                }
             )
         )
-        SELECT feed, file, delivery_date, meter_id, register, date, count(*) AS n, min(interval_minutes) AS minutes,
-               min(interval_minutes) = max(interval_minutes) AS is_even, min(interval_start) AS opens,
-               max(interval_start + to_minutes(interval_minutes)) AS closes,
-               count_if(meter_id = last_meter AND register = last_register
-                   AND interval_start = last_start + to_minutes(interval_minutes)) AS following,
-               count_if(energy_kwh = last_kwh AND energy_kwh <> 0) AS repeats, count_if(energy_kwh = 0) AS zeros,
-               min(energy_kwh) AS least_kwh, max(energy_kwh) AS most_kwh, sum(energy_kwh) AS sum_kwh, count(energy_kwh) AS values,
-               max(abs(energy_kwh - round(energy_kwh))) < 1e-9 AS is_whole
-        FROM beside
-        GROUP BY feed, file, delivery_date, meter_id, register, date
-        """,
-    )
-    run.make(
-        "blocks",
-        f"""
-        SELECT feed, file, delivery_date, meter_id, register, sum(n) AS n, min(opens) AS opens, max(closes) AS closes,
-               sum(sum_kwh) * 60.0 / sum(n * minutes) AS mean_kw,
-               -- The mean without the largest value: a single spike is no unit.
-               CASE WHEN sum(n) > 1 THEN (sum(sum_kwh) - max(most_kwh)) * 60.0 / (sum(n * minutes) - max(minutes)) END AS trimmed_kw,
-               bool_and(is_whole) AS is_whole
-        FROM {run.looks} GROUP BY feed, file, delivery_date, meter_id, register
-        """,
-    )
+
+    def _follow(self, meters: pa.Array, registers: pa.Array, register_at: np.ndarray) -> None:
+        """Notes the ascending stretches of keys, so that a register in two places is seen."""
+        keys = _key_of(meters.take(pa.array(register_at)), registers.take(pa.array(register_at)))
+        breaks = np.flatnonzero(pc.less_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).to_numpy(zero_copy_only=False)) + 1
+        if len(breaks) > 2 + MOST_BREAKS_SHARE * self.rows:
+            raise OutOfOrder
+        edges = [0, *breaks.tolist(), len(keys)]
+        for lo, hi in zip(edges[:-1], edges[1:], strict=True):
+            first, last = keys[lo].as_py(), keys[hi - 1].as_py()
+            if self.runs and first > self.runs[-1][1]:
+                self.runs[-1][1] = last
+            else:
+                self.runs.append([first, last])
+
+    def _check_order(self) -> None:
+        """Raises OutOfOrder where stretches of the stream overlap.
+
+        A register that ends one stretch and begins another was cut in two: that is no harm as long as no day of it was seen twice.
+        """
+        spans = sorted(self.runs)
+        borders = set()
+        for earlier, later in zip(spans, spans[1:], strict=False):
+            if later[0] < earlier[1]:
+                raise OutOfOrder
+            if later[0] == earlier[1]:
+                borders.add(later[0])
+        if borders:
+            seen = pa.concat_tables([t.select(["meter_id", "register", "date"]) for t in (*self.looks, *self.exceptional)])
+            seen = seen.append_column("sound", pa.array(np.arange(seen.num_rows) < sum(t.num_rows for t in self.looks)))
+            mine = seen.filter(pc.is_in(_key(seen), value_set=pa.array(sorted(borders))))
+            days = Counter((r["meter_id"], r["register"], r["date"]) for r in mine.to_pylist())
+            if any(r["sound"] and days[(r["meter_id"], r["register"], r["date"])] > 1 for r in mine.to_pylist()):
+                raise OutOfOrder
+
+    def tables(self) -> dict[str, pa.Table]:
+        """What was found."""
+        words = list(self.files)
+        spans = [(*words[f], o, c, n) for (f, o, c), n in self.spans.items()]
+        standing = [(*words[f], d, n) for (f, d), n in self.standing.items()]
+        return {
+            "looks": _table(self.looks, LOOKS),
+            "exceptional": _table(self.exceptional, KEYS),
+            "blocks": _table(self.blocks, BLOCKS),
+            "spans": _rows(spans, SPANS),
+            "standing": _rows(standing, STANDING),
+        }
 
 
-def find_sound(run: Run, delivered: str, in_days: str, *, has_registry: bool, first_day: date | None) -> None:
-    """The registers that are sound on all of the days, as `sound`; needs `looks`, `blocks`, `shifts`, `past_levels`."""
-    rules = run.rules
-    run.make(
-        "faulty",
-        f"""SELECT DISTINCT meter_id, register FROM {delivered} d
-            WHERE {in_days} AND (d.fault IS NOT NULL OR d.energy_kwh IS NULL OR d.date IS NULL) AND d.meter_id IS NOT NULL""",
-    )
-    swapped = swapped_day_month(rules).condition.replace("AND COALESCE(r.neighbour_days, 0) = 0", "")
-    early = f"OR r.date < DATE '{first_day}'" if first_day else ""
-    known = "COALESCE(m.is_registered, false)" if has_registry else "true"
-    low = f"kw <= COALESCE({rules.spike_rated_share} * m.rated_kw, {rules.spike_least_kw})"
-    if len(run.days) == 1:
-        # What is usual is known: the past is all before the one day.
-        under_peak = f"kw <= {rules.spike_factor} * p.usual_peak_kw"
-        no_spike = f"p.past_days IS NULL OR p.past_days < {rules.spike_least_days} OR {under_peak} OR {low}"
-        usual_zeros = f"""p.past_days IS NULL OR p.past_days < {rules.least_history_days}
-            OR p.usual_zero_share >= {rules.zero_usual_share} AND {under_peak}
-               AND (zero_hours < CASE WHEN p.usual_zero_hours < 1 THEN {rules.zero_run_hours} ELSE {rules.zero_run_hours_where_usual} END
-                    OR zero_hours <= p.usual_zero_hours)"""
-    else:
-        # The past of the later days is in the run itself, faults and all: only what can't be a fault at any level is sound.
-        no_spike, usual_zeros = low, "false"
-    run.make(
-        "sound",
-        f"""
-        WITH looks AS (
-            SELECT r.*, r.date AS read_date, r.most_kwh * 60.0 / r.minutes AS kw, r.zeros * r.minutes / 60.0 AS zero_hours
-                FROM {run.looks} r
-        ), judged AS (
-            SELECT r.meter_id, r.register, r.date,
-                   count(*) OVER (PARTITION BY r.meter_id, r.register, r.date) = 1
-                   AND r.is_even AND r.minutes IN ({", ".join(map(str, INTERVAL_MINUTES))}) AND r.n * r.minutes = 1440 AND r.values = r.n
-                   AND r.following >= r.n - 1 AND r.opens = r.date::TIMESTAMPTZ AND r.closes = r.date::TIMESTAMPTZ + INTERVAL 1 DAY
-                   AND {known} AND r.date <= r.delivery_date + 1 AND NOT ({swapped}) AND NOT (false {early})
-                   AND isfinite(r.sum_kwh) AND (r.least_kwh >= 0 OR {NET_REGISTER})
-                   AND (m.rated_kw IS NULL OR m.rated_kw = 0 OR kw <= m.rated_kw * {1 + rules.rating_tolerance}
-                       AND r.least_kwh > -m.rated_kw * r.minutes / 60.0)
-                   AND ({no_spike})
-                   AND r.repeats < {rules.stuck_least_repeats} - 1
-                   AND (r.zeros = 0 OR r.register LIKE 'export%' OR {usual_zeros})
-                   AND (p.usual_mean_kw IS NULL OR p.usual_mean_kw <= 0 OR r.sum_kwh = 0
-                        OR abs(abs(log10(abs(r.sum_kwh) / 24.0 / p.usual_mean_kw)) - 3) >= {rules.unit_slip_decades} + 0.3)
-                   AND (m.rated_kw IS NULL OR r.sum_kwh / 24.0 <= 3 * m.rated_kw) AS is_sound, abs(r.sum_kwh) AS size_kwh
-            FROM looks r LEFT JOIN {run.meters} m ON m.meter_id = r.meter_id
-            LEFT JOIN {run.past_levels} p ON p.meter_id = r.meter_id AND p.register = r.register
-            WHERE {run.days_sql("r.date")}
-        ), whole AS (
-            SELECT meter_id, register FROM judged GROUP BY meter_id, register
-            HAVING bool_and(COALESCE(is_sound, false)) AND count(*) = {len(run.days)}
-               AND (count(*) = 1 OR min(size_kwh) > 0 AND max(size_kwh) < {LARGEST_RATIO_OF_DAYS} * min(size_kwh))
-        )
-        SELECT w.meter_id, w.register FROM whole w
-        ANTI JOIN {run.faulty} f ON f.meter_id = w.meter_id AND COALESCE(f.register, w.register) = w.register
-        ANTI JOIN {run.shifts} s ON s.meter_id = w.meter_id
-        """,
-    )
+def _chunks(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    for batch in reader:
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+def _changes(table: pa.Table) -> np.ndarray:
+    """Rows after which another register begins."""
+    if table.num_rows < 2:
+        return np.array([], np.int64)
+    meters, registers = table["meter_id"].combine_chunks(), table["register"].combine_chunks()
+    return np.flatnonzero(_differs(meters) | _differs(registers))
+
+
+def _differs(values: pa.Array) -> np.ndarray:
+    if len(values) < 2:
+        return np.array([], bool)
+    return pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(zero_copy_only=False)
+
+
+def _key(table: pa.Table) -> pa.Array:
+    return _key_of(table["meter_id"].combine_chunks(), table["register"].combine_chunks())
+
+
+def _key_of(meters: pa.Array, registers: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(meters, registers, "\x1f")
+
+
+def _matches(names: pa.Array, pattern: str) -> np.ndarray:
+    return pc.match_substring_regex(names, pattern).to_numpy(zero_copy_only=False)
+
+
+def _groups(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An order that brings equal pairs together, and where each group begins in it."""
+    order = np.lexsort((other, one))
+    changes = np.ones(len(order), bool)
+    changes[1:] = (np.diff(one[order]) != 0) | (np.diff(other[order]) != 0)
+    return order, np.flatnonzero(changes)
+
+
+def _stamps(microseconds: np.ndarray) -> pa.Array:
+    return pa.array(microseconds.astype(np.int64)).cast(pa.timestamp("us", "UTC"))
+
+
+def _table(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(parts).cast(schema) if parts else schema.empty_table()
+
+
+def _rows(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
+    arrays = []
+    for values, field in zip(columns, schema, strict=True):
+        if pa.types.is_date32(field.type):
+            arrays.append(pa.array(list(values), pa.int32()).cast(field.type))
+        elif pa.types.is_timestamp(field.type):
+            arrays.append(pa.array(list(values), pa.int64()).cast(field.type))
+        else:
+            arrays.append(pa.array(list(values), field.type))
+    return pa.table(arrays, schema=schema)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import duckdb
+import pyarrow as pa
 
 from lakehouse.metering import estimation, screen
 from lakehouse.metering.rules import VeeRules, quality_rank_sql, row_rules
@@ -60,6 +61,8 @@ class Run:
         self.made: list[str] = []
         self.listed_days = listed_sql(self.days)
         self.past_source = ""
+        self.is_ordered = False
+        self.sender_estimates: set[str] = set()
 
     def days_sql(self, column: str) -> str:
         """SQL that is true on the run's days."""
@@ -74,6 +77,13 @@ class Run:
         self.connection.execute(f"CREATE TEMP TABLE {self.name(step)} AS {sql}")
         self.made.append(step)
         return self.name(step)
+
+    def take(self, step: str, rows: pa.Table, columns: str = "*") -> str:
+        """Makes the table of a step from rows in memory and returns its name."""
+        self.connection.register("vee_taken", rows)
+        name = self.make(step, f"SELECT {columns} FROM vee_taken{' GROUP BY ALL' if '(' in columns else ''}")
+        self.connection.unregister("vee_taken")
+        return name
 
     def execute(self, sql: str) -> None:
         """Runs a statement."""
@@ -123,6 +133,7 @@ def validate_estimate_edit(
     today: date | None = None,
     first_day: date | None = None,
     holidays: Iterable[date] = (),
+    trust_nothing: bool = False,
 ) -> Vee:
     """Validates, estimates and edits the readings of some UTC days.
 
@@ -147,6 +158,7 @@ def validate_estimate_edit(
         today: the site's local day; nothing later is expected.
         first_day: the site's first local day; readings of earlier days are refused.
         holidays: local days that are like Sundays.
+        trust_nothing: looks at every row one by one, also where a quick look shows that no rule can fire; the result is the same.
 
     Returns:
         The relations; take their rows in batches, then `close`.
@@ -159,11 +171,11 @@ def validate_estimate_edit(
     day = partition_day_sql(first_day, "d")
     around = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
     in_days = f"({dates_sql('d.date', around)} OR {dates_sql('d.delivery_date', run.days)} AND {dates_sql(day, run.days)})"
-    screen.look(run, delivered, in_days)
-    _shifts(run)
     _past_levels(run, history, reports)
-    screen.find_sound(run, delivered, in_days, has_registry=has_registry, first_day=first_day)
+    screen.look(run, delivered, has_registry=has_registry, first_day=first_day, trust_nothing=trust_nothing)
+    estimation.heard(run, history, reports)
     _take_rows(run, delivered, in_days, day)
+    _shifts(run)
     _move_clocks(run)
     _judge_rows(run, delivered, first_day, has_registry)
     _name_duplicates(run)
@@ -177,7 +189,7 @@ def validate_estimate_edit(
     _stuck_values(run)
     _zero_runs(run)
     _believed(run)
-    estimation.expected_intervals(run, history, today)
+    estimation.expected_intervals(run, today)
     estimation.estimate(run, history, holidays, sound_readings_sql(run, delivered))
     return Vee(_trusted(run, delivered), _quarantined(run), _conservation(run), _report(run), _edits(run), _findings(run), run.close)
 
@@ -203,20 +215,39 @@ def partition_day_sql(first_day: date | None = None, row: str = "") -> str:
 
 
 def _take_rows(run: Run, delivered: str, in_days: str, day: str) -> None:
-    """Takes the days' rows and, for their neighbourhood, those of the days beside them, as `rows`; sound registers stay out.
+    """Takes the rows of exceptional days and, for their neighbourhood, those of the days beside them, as `rows`.
 
-    `date` is the day on which a row counts, `read_date` that of its stamp as delivered; `is_ours` marks the days' own rows.
+    `date` is the day on which a row counts, `read_date` that of its stamp as delivered, and `home` that of its stamp as put
+    right. `is_ours` marks the rows that are judged here, by `date`; `at_home` those whose value belongs here, by `home`.
     """
+    run.make(
+        "wanted",
+        f"""
+        SELECT DISTINCT meter_id, register, unnest([date - 1, date, date + 1]) AS date
+        FROM (FROM {run.exceptional} UNION ALL FROM {run.absent})
+        """,
+    )
+    columns = f"""d.feed, d.file, d.line, d.delivery_date, {day} AS date, d.date AS read_date, d.raw_text, d.fault, d.meter_id, d.register,
+        d.interval_start, d.interval_start AS delivered_start, d.date AS home, d.interval_minutes, d.energy_kwh, d.quality"""
+    is_odd = f"(NOT ({_IS_READING}) OR {day} <> d.date)"
     run.make(
         "rows",
         f"""
-        SELECT d.feed, d.file, d.line, d.delivery_date, {day} AS date, d.date AS read_date, d.raw_text, d.fault, d.meter_id, d.register,
-               d.interval_start, d.interval_start AS delivered_start, d.date AS home, d.interval_minutes, d.energy_kwh, d.quality,
-               {dates_sql(day, run.days)} AS is_ours, NULL::VARCHAR AS rule
-        FROM {delivered} d ANTI JOIN {run.sound} s ON s.meter_id = d.meter_id AND s.register = d.register
-        WHERE {in_days}
+        WITH taken AS (
+            SELECT {columns}, false AS is_odd FROM {delivered} d SEMI JOIN {run.wanted} w
+            ON w.meter_id = d.meter_id AND w.register = d.register AND w.date = d.date
+            WHERE NOT {is_odd}
+            UNION ALL SELECT {columns}, true FROM {delivered} d WHERE {is_odd} AND {in_days}
+        )
+        SELECT t.* EXCLUDE (is_odd), {dates_sql("t.date", run.days)} AND (is_odd OR x.meter_id IS NOT NULL) AS is_ours,
+               {dates_sql("t.home", run.days)} AND x.meter_id IS NOT NULL AS at_home, NULL::VARCHAR AS rule
+        FROM taken t LEFT JOIN {run.exceptional} x ON x.meter_id = t.meter_id AND x.register = t.register AND x.date = t.home
         """,
     )
+
+
+# A row with all that a reading needs; others are in quarantine, whatever their day.
+_IS_READING = "d.fault IS NULL AND d.meter_id IS NOT NULL AND d.register IS NOT NULL AND d.energy_kwh IS NOT NULL AND d.date IS NOT NULL"
 
 
 def _shifts(run: Run) -> None:
@@ -231,12 +262,10 @@ def _shifts(run: Run) -> None:
     run.make(
         "shifts",
         f"""
-        WITH usual AS (
-            SELECT feed, file, delivery_date, mode(opens) AS opens, mode(closes) AS closes, count(*) AS registers
-            FROM {run.blocks} GROUP BY feed, file, delivery_date
-        ), agreeing AS (
-            SELECT u.*, count(*) AS agree FROM usual u JOIN {run.blocks} b USING (feed, file, delivery_date)
-            WHERE b.opens = u.opens AND b.closes = u.closes GROUP BY ALL
+        WITH agreeing AS (
+            SELECT feed, file, delivery_date, arg_max(opens, (registers, opens)) AS opens, arg_max(closes, (registers, opens)) AS closes,
+                   max(registers) AS agree, sum(registers) AS registers
+            FROM {run.spans} GROUP BY feed, file, delivery_date
         )
         SELECT b.feed, b.file, b.delivery_date, b.meter_id, b.register, b.opens - u.opens AS shift,
                b.opens - u.opens <> b.closes - u.closes OR b.opens - b.closes = u.opens - u.closes AND {local_opens} = u.opens
@@ -266,6 +295,7 @@ def _move_clocks(run: Run) -> None:
         """
     )
     run.execute(f"UPDATE {run.rows} SET home = CAST(interval_start AS DATE) WHERE rule = 'shifted_clock'")
+    run.execute(f"UPDATE {run.rows} SET at_home = {dates_sql('home', run.days)} WHERE rule = 'shifted_clock'")
 
 
 def _judge_rows(run: Run, delivered: str, first_day: date | None, has_registry: bool) -> None:
@@ -336,7 +366,7 @@ def _name_duplicates(run: Run) -> None:
                          ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         )
         -- Of equal rows the first stands: the others repeat it, and the value counts since its first delivery.
-        SELECT id, meter_id, register, interval_start, energy_kwh, winning_kwh, home AS date, is_winning,
+        SELECT id, meter_id, register, interval_start, energy_kwh, winning_kwh, home AS date, at_home, is_winning,
                row_number() OVER v = 1 AS stands, first_value(file) OVER v AS winning_file, first_value(delivery_date)
                    OVER v AS winning_delivery
         FROM compared
@@ -415,7 +445,7 @@ def _line_up(run: Run, history: str | None) -> None:
         "lined",
         f"""
         WITH delivered AS (
-            SELECT r.rowid AS id, {dates_sql("r.home", run.days)} AS is_ours, r.meter_id, r.register, r.interval_start,
+            SELECT r.rowid AS id, r.at_home AS is_ours, r.meter_id, r.register, r.interval_start,
                 r.interval_minutes, r.home AS date,
                    r.energy_kwh AS value_kwh, r.energy_kwh AS shown_kwh
             FROM {run.rows} r WHERE {standing_sql(run, "r")}
@@ -431,7 +461,7 @@ def _past_levels(run: Run, history: str | None, reports: str | None) -> None:
     first = run.days[0] if run.days else date(1970, 1, 1)
     since = first - timedelta(days=run.rules.history_days)
     earlier = f"date >= DATE '{since}' AND date < DATE '{run.days[-1] if run.days else first}' AND NOT ({dates_sql('date', run.days)})"
-    columns = "meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours"
+    columns = _LEVEL_COLUMNS
     if reports:
         past = f"SELECT {columns} FROM {reports} WHERE {earlier} AND mean_kw IS NOT NULL"
     elif history:
@@ -448,6 +478,7 @@ def _past_levels(run: Run, history: str | None, reports: str | None) -> None:
     run.past_source = run.past_day_levels
 
 
+_LEVEL_COLUMNS = "meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours"
 _NO_READINGS = """(SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::DATE AS date, NULL::TIMESTAMPTZ AS interval_start,
                   NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS value_kwh LIMIT 0)"""
 _PAST_SUMS = """
@@ -464,11 +495,14 @@ def _levels(run: Run) -> None:
     hide the next one.
     """
     ours = _day_levels_sql(run, f"(SELECT * FROM {run.lined} WHERE is_ours)")
-    known = f"(SELECT DISTINCT meter_id, register FROM {run.lined})"
+    run.make("lined_registers", f"SELECT DISTINCT meter_id, register FROM {run.lined}")
     run.make(
         "day_levels",
-        f"{ours} UNION ALL BY NAME SELECT p.* FROM {run.past_source} p\n"
-        f"SEMI JOIN {known} k ON k.meter_id = p.meter_id AND k.register = p.register",
+        f"""
+        {ours} UNION ALL BY NAME SELECT p.*
+        FROM (SELECT {_LEVEL_COLUMNS} FROM {run.past_source} UNION ALL SELECT {_LEVEL_COLUMNS} FROM {run.looks} WHERE mean_kw IS NOT NULL) p
+        SEMI JOIN {run.lined_registers} k ON k.meter_id = p.meter_id AND k.register = p.register
+        """,
     )
     run.make("levels", _usual_sql(run, run.day_levels))
 
@@ -481,7 +515,10 @@ def _levels_again(run: Run, corrected: str) -> None:
         f"""DELETE FROM {run.day_levels} WHERE {dates_sql("date", run.days)}
             AND (meter_id, register) IN (SELECT (meter_id, register) FROM {run.corrected})"""
     )
-    run.execute(f"INSERT INTO {run.day_levels} {_day_levels_sql(run, f'(SELECT l.* FROM {run.lined} l {beside} WHERE l.is_ours)')}")
+    run.execute(
+        f"""INSERT INTO {run.day_levels} BY NAME {_day_levels_sql(run, f"(SELECT l.* FROM {run.lined} l {beside} WHERE l.is_ours)")}
+            UNION ALL BY NAME SELECT l.* FROM (SELECT {_LEVEL_COLUMNS} FROM {run.looks}) l {beside} WHERE mean_kw IS NOT NULL"""
+    )
     run.execute(f"DELETE FROM {run.levels} WHERE (meter_id, register) IN (SELECT (meter_id, register) FROM {run.corrected})")
     run.execute(f"INSERT INTO {run.levels} {_usual_sql(run, f'(SELECT l.* FROM {run.day_levels} l {beside})')}")
 
@@ -786,7 +823,7 @@ def _believed(run: Run) -> None:
                CASE WHEN f.id IS NULL AND {quality_rank_sql("r.quality")} <= 1 THEN 'by_sender' ELSE f.method END AS method,
                f.basis_from, f.basis_to, CASE WHEN f.id IS NOT NULL THEN r.energy_kwh END AS delivered_kwh, r.file, r.delivery_date,
                    r.home AS date,
-               {dates_sql("r.home", run.days)} AS is_ours
+               r.at_home AS is_ours
         FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
         WHERE f.id IS NULL OR f.fate = 'edited'
         """,
@@ -797,38 +834,30 @@ def _believed(run: Run) -> None:
 
 
 def _trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
-    return run.connection.sql(
-        f"""
-        SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, quality, quality = 'estimated' AS is_estimated, rule,
-            method,
-               basis_from, basis_to, delivered_kwh, file, delivery_date, date
-        FROM (
-            SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours
-            UNION ALL BY NAME SELECT * FROM {run.estimates}
-            UNION ALL BY NAME {sound_readings_sql(run, delivered)}
+    columns = """meter_id, register, interval_start, interval_minutes, energy_kwh, quality, quality = 'estimated' AS is_estimated, rule,
+        method, basis_from, basis_to, delivered_kwh, file, delivery_date, date"""
+    order = f"ORDER BY {'date, ' if len(run.days) > 1 else ''}meter_id, register, interval_start"
+    others = f"SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}"
+    if run.is_ordered and len(run.days) == 1:
+        # The sound readings as they come, which is in order, and the others after them: a sort of a million meters is half the work.
+        return run.connection.sql(
+            f"SELECT {columns} FROM ({sound_readings_sql(run, delivered)}) UNION ALL SELECT * FROM (SELECT {columns} FROM ({others}) {order})"
         )
-        ORDER BY {"date, " if len(run.days) > 1 else ""}meter_id, register, interval_start
-        """
-    )
+    return run.connection.sql(f"SELECT {columns} FROM ({others} UNION ALL BY NAME {sound_readings_sql(run, delivered)}) {order}")
 
 
 def sound_readings_sql(run: Run, delivered: str) -> str:
-    """SQL for the readings of the sound registers, which stand as they were delivered."""
-    by_sender = f"{quality_rank_sql('d.quality')} <= 1"
+    """SQL for the readings of the sound days, which stand as they were delivered."""
+    listed = ", ".join("'" + q.replace("'", "''") + "'" for q in sorted(run.sender_estimates))
+    by_sender = f"d.quality IN ({listed})" if listed else "false"
     return f"""
         SELECT d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh, CASE WHEN {by_sender} THEN 'estimated'
             ELSE 'measured' END AS quality,
                CASE WHEN {by_sender} THEN 'delivered_estimate' END AS rule, CASE WHEN {by_sender} THEN 'by_sender' END AS method,
                NULL::TIMESTAMPTZ AS basis_from, NULL::TIMESTAMPTZ AS basis_to, NULL::DOUBLE AS delivered_kwh, d.file, d.delivery_date,
                    d.date
-        FROM {delivered} d SEMI JOIN {run.sound} s ON s.meter_id = d.meter_id AND s.register = d.register
-        WHERE {run.days_sql("d.date")}"""
-
-
-def sound_looks_sql(run: Run) -> str:
-    """SQL for the looks at the sound registers on the run's days."""
-    return f"""(SELECT l.* FROM {run.looks} l SEMI JOIN {run.sound} s ON s.meter_id = l.meter_id AND s.register = l.register
-                WHERE {run.days_sql("l.date")})"""
+        FROM {delivered} d ANTI JOIN {run.exceptional} x ON x.meter_id = d.meter_id AND x.register = d.register AND x.date = d.date
+        WHERE {run.days_sql("d.date")} AND {_IS_READING}"""
 
 
 def _quarantined(run: Run) -> duckdb.DuckDBPyRelation:
@@ -857,7 +886,7 @@ def _conservation(run: Run) -> duckdb.DuckDBPyRelation:
                 WHERE r.is_ours
                 GROUP BY r.feed, r.file, r.delivery_date, r.date
                 UNION ALL
-                SELECT feed, file, delivery_date, date, n, n, 0, 0, 0, 0 FROM {sound_looks_sql(run)}
+                SELECT feed, file, delivery_date, date, n, n, 0, 0, 0, 0 FROM {run.standing}
             )
             GROUP BY feed, file, delivery_date, date
         )
@@ -928,11 +957,9 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         LEFT JOIN gaps g USING (meter_id, register, date) LEFT JOIN estimated e USING (meter_id, register, date)
         UNION ALL
         SELECT meter_id, register, n AS expected, n AS delivered, n AS measured, 0 AS edited, 0 AS estimated, 0 AS missing, 0 AS superseded,
-               0 AS exact_duplicates, 0 AS quarantined, NULL AS findings, sum_kwh AS energy_kwh, NULL AS estimated_kwh,
-               sum_kwh / 24.0 AS mean_kw, most_kwh * 60.0 / minutes AS peak_kw, zeros / n AS zero_share,
-               CASE WHEN n > zeros THEN least(repeats / (n - zeros), 1) END AS repeat_share,
-                   zeros * minutes / 60.0 AS longest_zero_hours, date
-        FROM {sound_looks_sql(run)}
+               0 AS exact_duplicates, 0 AS quarantined, NULL AS findings, energy_kwh, NULL AS estimated_kwh,
+               mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, date
+        FROM {run.looks}
         ORDER BY date, meter_id, register
         """
     )
@@ -948,7 +975,7 @@ def _edits(run: Run) -> duckdb.DuckDBPyRelation:
             WHERE delivered_kwh IS NOT NULL
         UNION ALL
         SELECT meter_id, register, interval_start, energy_kwh, winning_kwh, 'superseded', NULL, winning_delivery, winning_file, date
-        FROM {run.ranked} WHERE NOT stands AND energy_kwh <> winning_kwh AND {dates_sql("date", run.days)}
+        FROM {run.ranked} WHERE NOT stands AND energy_kwh <> winning_kwh AND at_home
         ORDER BY date, meter_id, register, interval_start, was_kwh
         """
     )

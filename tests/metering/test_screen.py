@@ -1,0 +1,143 @@
+"""The quick look: what it lets pass is what the rules one by one would let pass, whatever order the rows come in."""
+
+from __future__ import annotations
+
+import random
+from datetime import date, timedelta
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from lakehouse.metering.rules import VeeRules, is_estimate_by_sender, quality_rank_sql
+from lakehouse.metering.vee import validate_estimate_edit
+from tests.metering.builders import MONDAY, SCHEMA, USUAL, day, meters, past, row, run
+
+FAULTS = (
+    "none",
+    "none",
+    "none",
+    "spike",
+    "negative",
+    "stuck",
+    "zeros",
+    "late",
+    "unit",
+    "gap",
+    "twice",
+    "again",
+    "day",
+    "odd",
+    "shift",
+    "words",
+)
+
+
+def faulty_days(seed: int, days: int = 24) -> list[dict]:
+    """Some weeks of five meters in two files a day of a local clock, each day with a fault or none."""
+    rng = random.Random(seed)
+    rows = []
+    for n in range(days):
+        at = MONDAY + timedelta(days=n - 20)
+        for meter in "ABCDEF":
+            kwh = [round(v * rng.uniform(0.8, 1.2), 3) for v in USUAL]
+            fault = rng.choice(FAULTS) if n > 10 and rng.random() < 0.5 else "none"
+            hour = rng.randrange(2, 15)
+            if fault == "spike":
+                kwh[3] = 6.0
+            elif fault == "negative":
+                kwh[hour] = -0.2
+            elif fault == "stuck":
+                kwh[hour : hour + 7] = [kwh[hour]] * 7
+            elif fault == "zeros":
+                kwh[hour:] = [0.0] * (24 - hour)
+            elif fault == "late":
+                kwh[hour + 2] += kwh[hour] + kwh[hour + 1]
+                kwh[hour : hour + 2] = [0.0, 0.0]
+            elif fault == "unit":
+                kwh = [1000 * v for v in kwh]
+            lines: list[dict] = day(kwh, meter=meter, at=at, first_line=1 + 100 * "ABCDEF".index(meter), delivered=at + timedelta(days=1))
+            if fault == "gap":
+                lines = lines[:hour] + lines[hour + 3 :]
+            elif fault == "twice":
+                lines.append(row(0.5, meter=meter, at=at, hour=hour, line=90 + len(rows), delivered=at + timedelta(days=1)))
+            elif fault == "again":
+                lines += [{**r, "file": "again.csv", "delivery_date": at + timedelta(days=2)} for r in lines]
+            elif fault == "day":
+                lines = []
+            elif fault == "odd":
+                lines.append(row(0.5, meter=meter, at=at + timedelta(days=9), hour=1, line=90, delivered=at + timedelta(days=1)))
+            elif fault == "words":
+                lines.append(row(meter=meter, at=at, hour=5, line=91, fault="expected a number", delivered=at + timedelta(days=1)))
+            elif fault == "shift":
+                lines = [{**r, "interval_start": r["interval_start"] + timedelta(hours=1)} for r in lines]
+                lines = [{**r, "date": r["interval_start"].date()} for r in lines]
+            rows += lines
+    return rows
+
+
+def outcome(rows: list[dict], *, trust_nothing: bool, days: list[date] | None = None, order: str = "") -> dict[str, list]:
+    """What a run gives, as sorted lists."""
+    with duckdb.connect() as connection:
+        connection.register("landed", pa.Table.from_pylist(rows, SCHEMA))
+        connection.execute(f"CREATE TABLE delivered AS SELECT * FROM landed {order}")
+        connection.register("known_meters", meters(*"ABCDEF"))
+        spans = sorted({r["date"] for r in rows if r["date"]})
+        every = [spans[0] + timedelta(days=n) for n in range((spans[-1] - spans[0]).days + 1)]
+        vee = validate_estimate_edit(
+            connection, "delivered", days=days or every, meters="known_meters", time_zone="Europe/Madrid", trust_nothing=trust_nothing
+        )
+        found = {}
+        for name in ("trusted", "quarantined", "conservation", "report", "edits"):
+            found[name] = sorted(
+                (tuple(_rounded(v) for v in r.values()) for r in getattr(vee, name).to_arrow_table().to_pylist()), key=repr
+            )
+        vee.close()
+        return found
+
+
+def _rounded(value):
+    return round(value, 6) if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_quick_look_changes_nothing(seed):
+    rows = faulty_days(seed)
+    quick, patient = outcome(rows, trust_nothing=False), outcome(rows, trust_nothing=True)
+    for name in quick:
+        assert quick[name] == patient[name], name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_quick_look_at_one_day_changes_nothing(seed):
+    rows = faulty_days(seed)
+    one = [MONDAY + timedelta(days=1)]
+    quick, patient = outcome(rows, trust_nothing=False, days=one), outcome(rows, trust_nothing=True, days=one)
+    for name in quick:
+        assert quick[name] == patient[name], name
+
+
+@pytest.mark.parametrize(
+    "order", ["ORDER BY interval_start, meter_id", "ORDER BY hash(line, meter_id, date)", "ORDER BY date DESC, meter_id"]
+)
+def test_rows_in_any_order_give_the_same(order):
+    rows = faulty_days(7, days=22)
+    expected = outcome(rows, trust_nothing=False)
+    assert outcome(rows, trust_nothing=False, order=order) == expected
+
+
+def test_most_days_need_no_second_look():
+    rows = [r for m in "ABCDEF" for r in past(10, meter=m) + day(meter=m)]
+    result = run(rows)
+    assert len(result.report) == 66 and result.quarantined == []
+
+
+@pytest.mark.parametrize("code", [None, "", "A", "E", "S14", "F", "N", "E52", "x9", "estimated", "V", "a"])
+def test_the_senders_estimates_are_told_alike_in_python_and_in_sql(code):
+    rank = duckdb.execute(f"SELECT {quality_rank_sql('q')} FROM (SELECT $code::VARCHAR AS q)", {"code": code}).fetchone()[0]
+    assert is_estimate_by_sender(code) == (rank <= 1)
+
+
+def test_a_run_of_equal_values_over_midnight_is_seen_whole():
+    rows = past(10) + day([*USUAL[:20], *[0.77] * 4]) + day([*[0.77] * 4, *USUAL[4:]], at=MONDAY + timedelta(days=1))
+    assert [rule for rule, _ in run(rows, rules=VeeRules()).refused()] == ["stuck_value"] * 7

@@ -5,26 +5,25 @@ Exit codes: 0 done, 1 a failure told in one sentence, 2 wrong use or a wrong sit
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import subprocess
 import sys
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lakehouse.cli_dispatch import dispatch
 from lakehouse.errors import GridlakeError
+from lakehouse.terminal import AsJson, OutputFormat, cell, complain, console, print_json, print_table, progress_bar, write_result
 
 if TYPE_CHECKING:
     from lakehouse.flow.workspace import Workspace
 
 PROJECT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
-PIPED_WIDTH = 200
 
 app = typer.Typer(
     name="gridlake",
@@ -34,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-dispatch = typer.Typer(help="Day-ahead plans: solve and check instances, explain a plan.", no_args_is_help=True)
 app.add_typer(dispatch, name="dispatch")
 
 
@@ -47,18 +45,6 @@ class Layer(StrEnum):
     MODELS = "models"
     FORECASTS = "forecasts"
     DISPATCH = "dispatch"
-
-
-class OutputFormat(StrEnum):
-    """How `sql` prints."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-    PARQUET = "parquet"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
 @app.callback()
@@ -77,13 +63,13 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)  # Typer hands an exit code back instead of raising it
     except GridlakeError as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(error.exit_code)
     except typer.TyperException as wrong_use:
         wrong_use.show()  # type: ignore[attr-defined]  # every one that Typer raises has it
         sys.exit(getattr(wrong_use, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
-        _complain("Stopped. Nothing is half written; the same command takes up the work again.")
+        complain("Stopped. Nothing is half written; the same command takes up the work again.")
         sys.exit(130)
     except typer.Exit as done:
         sys.exit(done.exit_code)
@@ -92,7 +78,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        _complain(f"Can't use {error.filename}: {error.strerror}.\nCheck the path, its permissions and the space left.")
+        complain(f"Can't use {error.filename}: {error.strerror}.\nCheck the path, its permissions and the space left.")
         sys.exit(1)
 
 
@@ -113,20 +99,20 @@ def init(
     """Makes a site and lands its files."""
     from lakehouse.flow.setup import init_site
 
-    with _progress() as tell:
+    with progress_bar() as tell:
         made = init_site(folder, site, data=data, days=days, meters=meters, seed=seed, until=until.date() if until else None, progress=tell)
     if as_json:
-        _print_json({"site": made.site.name, "home": str(folder.absolute()), "landed": made.landed, "left_out": made.left_out})
+        print_json({"site": made.site.name, "home": str(folder.absolute()), "landed": made.landed, "left_out": made.left_out})
         return
-    console = _console()
-    console.print(f"Site '{made.site.name}' in {folder}: {made.site.first_day} to {made.site.today()}.")
+    out = console()
+    out.print(f"Site '{made.site.name}' in {folder}: {made.site.first_day} to {made.site.today()}.")
     for feed, files in made.landed.items():
-        console.print(f"  {feed:<20} {files:>6,} files in landing")
+        out.print(f"  {feed:<20} {files:>6,} files in landing")
     for left in made.left_out[:10]:
-        console.print(f"  left out: {left}")
+        out.print(f"  left out: {left}")
     if len(made.left_out) > 10:
-        console.print(f"  left out: {len(made.left_out) - 10} more")
-    console.print(f"Next: gridlake --home {folder} refresh")
+        out.print(f"  left out: {len(made.left_out) - 10} more")
+    out.print(f"Next: gridlake --home {folder} refresh")
 
 
 @app.command()
@@ -144,10 +130,10 @@ def land(
 
     told = land_files(load_site(), feed, files, delivered.date() if delivered else None)
     if as_json:
-        _print_json([{"file": name, "outcome": outcome} for name, outcome in told])
+        print_json([{"file": name, "outcome": outcome} for name, outcome in told])
         return
     for name, outcome in told:
-        _console().print(f"{name}: {outcome}", highlight=False)
+        console().print(f"{name}: {outcome}", highlight=False)
 
 
 @app.command()
@@ -185,9 +171,9 @@ def sql(
         raise typer.BadParameter("Parquet is no text: give --out FILE.parquet")
     result = run_query(load_site(), query)
     if shape is OutputFormat.TABLE and out is None:
-        _print_table(result)
+        print_table(result)
     else:
-        _write_result(result, shape, out)
+        write_result(result, shape, out)
 
 
 @app.command()
@@ -203,7 +189,7 @@ def tables(
     workspace = Workspace.open()
     described = describe(workspace, name.replace(".", "/") if name else None)
     if as_json:
-        _print_json(described)
+        print_json(described)
     elif markdown:
         sys.stdout.write(as_markdown(list(workspace.contracts.values())))
     else:
@@ -218,13 +204,13 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine(Workspace.open())
     if as_json:
-        _print_json([f.as_dict() for f in findings])
+        print_json([f.as_dict() for f in findings])
     else:
         marks = {"ok": "[green]ok  [/]", "warning": "[yellow]look[/]", "error": "[red]mend[/]"}
         for finding in findings:
-            _console().print(f"{marks[finding.level]}  {finding.what}", highlight=False)
+            console().print(f"{marks[finding.level]}  {finding.what}", highlight=False)
             if finding.remedy:
-                _console().print(f"      → {finding.remedy}", highlight=False)
+                console().print(f"      → {finding.remedy}", highlight=False)
     raise typer.Exit(1 if any(f.level == "error" for f in findings) else 0)
 
 
@@ -235,7 +221,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000) -> N
     from lakehouse.site import load_site
 
     write_dagster_home(load_site())
-    _console().print(f"Dagster UI: http://{LOOPBACK}:{port}   (Ctrl-C stops it)")
+    console().print(f"Dagster UI: http://{LOOPBACK}:{port}   (Ctrl-C stops it)")
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", LOOPBACK, "-p", str(port)]
     raise typer.Exit(subprocess.call(command, env=_environment()))
 
@@ -259,7 +245,7 @@ def backtest(
         raise typer.BadParameter(f"expected a number of days such as 7d, found '{refit}'", param_hint="--refit")
     workspace = Workspace.open()
     _bring_up_to_date(workspace, "cleaned")
-    with _progress() as tell:
+    with progress_bar() as tell:
         done = run_backtest(
             workspace,
             target,
@@ -274,11 +260,11 @@ def backtest(
     rows = done.result.summary_rows(workspace.site.name)
     if as_json:
         for row in rows:
-            _print_json(row)
+            print_json(row)
         return
     _print_backtest(rows)
     if done.report:
-        _console().print(f"report: {done.report}", highlight=False)
+        console().print(f"report: {done.report}", highlight=False)
 
 
 @app.command()
@@ -295,180 +281,14 @@ def vee(
 
     found = readings_of_meter(Workspace.open(), meter, from_.date() if from_ else None, to.date() if to else None, plot)
     if as_json:
-        _write_result(found, OutputFormat.JSON, None)
+        write_result(found, OutputFormat.JSON, None)
         return
-    _print_table(found)
+    print_table(found)
     if plot:
-        _console().print(f"picture: {plot}", highlight=False)
-
-
-# -- dispatch instances
-
-
-@dispatch.command("solve")
-def dispatch_solve(
-    instance: Annotated[Path, typer.Argument(help="A unit-commitment instance in the pglib-uc JSON format.")],
-    out: Annotated[Path, typer.Option(help="Parquet file for the plan.")],
-    gap: Annotated[float, typer.Option(help="Relative gap at which to stop.")] = 0.001,
-    time_limit: Annotated[float, typer.Option(help="Seconds at which to stop.")] = 60.0,
-    as_json: AsJson = False,
-) -> None:
-    """Solves an instance and writes the plan."""
-    from lakehouse.dispatch.pglib import solve_instance
-
-    told = solve_instance(instance, out, gap=gap, time_limit=time_limit)
-    if as_json:
-        _print_json(told)
-        return
-    _console().print(
-        f"{told['status']}: objective {told['objective']:,.2f}, bound {told['bound']:,.2f}, gap {told['gap']:.4%}", highlight=False
-    )
-    _console().print(
-        f"built in {told['build_seconds']:.2f} s, solved in {told['solve_seconds']:.1f} s; the plan is in {out}", highlight=False
-    )
-
-
-@dispatch.command("check")
-def dispatch_check(
-    instance: Annotated[Path, typer.Argument(help="The instance.")],
-    plan: Annotated[Path, typer.Argument(help="A plan for it, from whatever tool, as Parquet.")],
-    as_json: AsJson = False,
-) -> None:
-    """Checks any plan against its instance: every constraint, and the cost."""
-    from lakehouse.dispatch.pglib import check_instance
-
-    report = check_instance(instance, plan)
-    if as_json:
-        _print_json(report.as_dict())
-    else:
-        for line in report.lines():
-            _console().print(line, highlight=False)
-    raise typer.Exit(0 if report.ok else 1)
-
-
-@dispatch.command("explain")
-def dispatch_explain(
-    unit: Annotated[str, typer.Argument(help="The unit.")],
-    time: Annotated[datetime, typer.Argument(formats=["%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"], help="Start of the interval, UTC.")],
-    as_json: AsJson = False,
-) -> None:
-    """Why a unit does what it does in an interval of the plan, with the numbers."""
-    from lakehouse.flow.plan import explain_unit
-    from lakehouse.flow.workspace import Workspace
-
-    told = explain_unit(Workspace.open(), unit, time)
-    if as_json:
-        _print_json({"unit": unit, "interval_start": time.isoformat() + "Z", "reasons": told})
-        return
-    for line in told:
-        _console().print(line, highlight=False, markup=False)
+        console().print(f"picture: {plot}", highlight=False)
 
 
 # -- printing
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # Piped, a table is as wide as it needs to be: a script or a pager can't guess where a name was split.
-    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-def _complain(message: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, soft_wrap=True).print(message, style="red", highlight=False, markup=False)
-
-
-def _progress() -> Any:
-    """A context that shows one progress bar on standard error, and yields the function that feeds it."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def shown() -> Any:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            tasks: dict[str, Any] = {}
-
-            def tell(what: str, done: int, of: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=of)
-                bars.update(tasks[what], completed=done, total=of)
-
-            yield tell
-
-    return shown()
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, default=str, indent=None) + "\n")
-
-
-def _print_table(result: Any) -> None:
-    from rich.table import Table
-
-    shown = Table(show_edge=False, pad_edge=False)
-    numeric = [str(f.type).startswith(("int", "double", "float", "decimal", "uint")) for f in result.schema]
-    for name, is_number in zip(result.column_names, numeric, strict=True):
-        shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in result.slice(0, 200).to_pylist():
-        shown.add_row(*(_cell(v) for v in row.values()))
-    _console().print(shown)
-    rows = result.num_rows
-    _console().print(f"{rows:,} row{'' if rows == 1 else 's'}" + (", the first 200 shown" if rows > 200 else ""), style="dim")
-
-
-def _cell(value: Any) -> str:
-    from rich.markup import escape
-
-    if value is None:
-        return "[dim]–[/]"
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M}"
-    return escape(str(value)).replace("\x1b", "�")
-
-
-def _write_result(result: Any, shape: OutputFormat, out: Path | None) -> None:
-    if shape is OutputFormat.PARQUET:
-        import pyarrow.parquet as pq
-
-        assert out is not None
-        pq.write_table(result, out)
-        return
-    if shape is OutputFormat.JSON:
-        text = json.dumps(_finite(result.to_pylist()), default=_json_value) + "\n"
-    elif shape is OutputFormat.CSV:
-        import io
-
-        import pyarrow.csv as pc
-
-        buffer = io.BytesIO()
-        pc.write_csv(result, buffer)
-        text = buffer.getvalue().decode()
-    else:
-        text = result.to_pandas().to_string(index=False) + "\n"
-    if out:
-        out.write_text(text, encoding="utf-8")
-    else:
-        sys.stdout.write(text)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no word for what is no number."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list) else value
-
-
-def _json_value(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
 def _print_dictionary(described: list[dict[str, Any]], *, in_full: bool) -> None:
@@ -480,16 +300,16 @@ def _print_dictionary(described: list[dict[str, Any]], *, in_full: bool) -> None
             shown.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
         for one in described:
             shown.add_row(one["table"], f"{one['rows']:,}" if one["rows"] is not None else "–", one["newest"] or "–", one["description"])
-        _console().print(shown)
+        console().print(shown)
         return
     for one in described:
-        _console().print(f"{one['table']}: {one['description']}  key: {', '.join(one['key'])}", highlight=False)
+        console().print(f"{one['table']}: {one['description']}  key: {', '.join(one['key'])}", highlight=False)
         shown = Table(show_edge=False, pad_edge=False)
         for heading in ("column", "type", "unit", "what it is"):
             shown.add_column(heading, overflow="fold")
         for c in one["columns"]:
             shown.add_row(c["name"], c["type"], c["unit"] or "", c["description"])
-        _console().print(shown)
+        console().print(shown)
 
 
 def _print_backtest(rows: list[dict[str, Any]]) -> None:
@@ -500,14 +320,14 @@ def _print_backtest(rows: list[dict[str, Any]]) -> None:
     for heading in ("model", *measures):
         shown.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
-        shown.add_row(row["model"], *(_cell(row.get(m)) for m in measures))
+        shown.add_row(row["model"], *(cell(row.get(m)) for m in measures))
     operator = rows[0]["benchmarks"].get("operator") if rows else None
     if operator:
-        shown.add_row("operator's own", *(_cell(operator.get(m)) for m in measures))
-    _console().print(shown)
+        shown.add_row("operator's own", *(cell(operator.get(m)) for m in measures))
+    console().print(shown)
     if rows:
         label = f", {rows[0]['label']}" if rows[0].get("label") else ""
-        _console().print(f"{rows[0]['target']} of {rows[0]['site']}, {rows[0]['from']} to {rows[0]['to']}{label}", style="dim")
+        console().print(f"{rows[0]['target']} of {rows[0]['site']}, {rows[0]['from']} to {rows[0]['to']}{label}", style="dim")
 
 
 def _bring_up_to_date(workspace: Workspace, layer: str) -> None:

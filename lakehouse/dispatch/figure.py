@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,19 @@ from lakehouse.dispatch.solution import DispatchSolution
 MOST_THERMAL_BANDS = 8
 # Colour-blind safe (Okabe & Ito), fixed meanings; thermal bands go from dark (base load) to light (peaking).
 SUN_WIND, IMPORT, DISCHARGE, CUT, UNSERVED = "#F0C000", "#8C8C8C", "#009E73", "#CC79A7", "#D55E00"
-THERMAL = ["#1B2A41", "#29426B", "#3A5F95", "#4E7FBF", "#6FA0D8", "#94BFE8", "#B9D8F3", "#DCEBF9"]
+RENEWABLE = {"hydro": "#0072B2", "wind": "#56B4E9", "solar": SUN_WIND, "renewable": SUN_WIND}
+THERMAL = ["#33272A", "#523F3B", "#70574E", "#8E7162", "#AA8D7B", "#C4AB98", "#DCC9B9", "#EFE5DB"]
+INK = "#29426B"
 
 
 def plan_figure(
-    problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None = None, time_zone: str = "UTC"
+    problem: DispatchProblem,
+    solution: DispatchSolution,
+    group_of: Callable[[str], str] | None = None,
+    *,
+    time_zone: str = "UTC",
+    kind_of: Mapping[str, str] | None = None,
+    title: str | None = None,
 ) -> Any:
     """Draws the plan.
 
@@ -32,6 +40,8 @@ def plan_figure(
         solution: the plan.
         group_of: name of the band a thermal unit belongs to (fuel, plant); without it, large fleets are grouped by running cost.
         time_zone: whose clock the axis shows.
+        kind_of: wind, solar or hydro, by renewable unit; without it, they share one band.
+        title: stands above the picture; by default the plan's start, cost and gap, and none if it is empty.
 
     Returns:
         A matplotlib figure: output by source with demand, stored energy, reserve, prices, over one clock.
@@ -48,8 +58,9 @@ def plan_figure(
     figure = Figure(figsize=(12, 1.6 + sum(heights[p] for p in panels) * 1.25), layout="constrained")
     axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True, height_ratios=[heights[p] for p in panels]))
     draw = {"output": _output, "storage": _storage, "reserve": _reserve, "price": _price}
+    kinds = {unit.unit_id: (kind_of or {}).get(unit.unit_id, "renewable") for unit in problem.renewables}
     for axis, panel in zip(axes, panels, strict=True):
-        draw[panel](axis, edges, problem, solution, group_of)
+        draw[panel](axis, edges, problem, solution, group_of, kinds)
         axis.grid(axis="y", color="#E3E3E3", linewidth=0.7)
         axis.set_axisbelow(True)
         axis.margins(x=0)
@@ -57,7 +68,8 @@ def plan_figure(
             axis.spines[side].set_visible(False)
         axis.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), frameon=False, fontsize=8.5, borderaxespad=0)
     _clock(axes[-1], edges, time_zone)
-    figure.suptitle(_title(problem, solution), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    if title != "":
+        figure.suptitle(title or _title(problem, solution), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
@@ -129,7 +141,12 @@ def _steps(values: np.ndarray) -> np.ndarray:
 
 
 def _output(
-    axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Callable[[str], str] | None
+    axis: Any,
+    edges: pd.DatetimeIndex,
+    problem: DispatchProblem,
+    solution: DispatchSolution,
+    group_of: Callable[[str], str] | None,
+    kinds: Mapping[str, str],
 ) -> None:
     horizon = problem.horizon
     bands: list[tuple[str, np.ndarray, str]] = []
@@ -137,9 +154,14 @@ def _output(
     shades = [THERMAL[round(i * (len(THERMAL) - 2) / max(len(thermal) - 1, 1))] for i in range(len(thermal))]
     bands += [(name, values, colour) for (name, values), colour in zip(thermal, shades, strict=True)]
     renewable = solution.plan[solution.plan["unit_kind"] == "renewable"]
-    used = _wide(renewable, "unit_id", "power_mw", horizon).sum(axis=1).to_numpy()
-    available = _wide(renewable, "unit_id", "available_mw", horizon).sum(axis=1).to_numpy()
-    bands.append(("renewable", used, SUN_WIND))
+    used = np.zeros(horizon)
+    for kind, colour in RENEWABLE.items():
+        own = renewable[renewable["unit_id"].map(kinds) == kind]
+        if len(own):
+            power = _wide(own, "unit_id", "power_mw", horizon).sum(axis=1).to_numpy()
+            bands.append((kind, power, colour))
+            used = used + power
+    available = _wide(renewable, "unit_id", "available_mw", horizon).sum(axis=1).to_numpy() if len(renewable) else used
     exchange = {
         kind: _wide(rows, "source_id", "power_mw", horizon).sum(axis=1).to_numpy()
         for kind, rows in solution.exchange.groupby("source_kind")
@@ -194,7 +216,7 @@ def _output(
     axis.set_title("Output by source", loc="left", fontsize=10)
 
 
-def _storage(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any) -> None:
+def _storage(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any, kinds: Any) -> None:
     level = _wide(solution.storage, "storage_id", "state_of_charge_mwh", problem.horizon)
     full = sum(store.energy_mwh for store in problem.storages)
     before = sum(store.initial_mwh for store in problem.storages)
@@ -203,16 +225,16 @@ def _storage(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solut
     axis.plot(
         edges, total, color=DISCHARGE, linewidth=1.6, label=f"stored, {len(problem.storages)} storage{'s' * (len(problem.storages) > 1)}"
     )
-    axis.axhline(full, color=DISCHARGE, linewidth=0.9, linestyle=":", label=f"full, {full:,.0f} MWh")
+    axis.axhline(full, color=DISCHARGE, linewidth=0.9, linestyle=":", label=f"full, {full:,.3g} MWh")
     axis.set_ylim(0, full * 1.08 if full > 0 else 1)
     axis.set_ylabel("MWh")
     axis.set_title("Stored energy at the end of each interval", loc="left", fontsize=10)
 
 
-def _reserve(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any) -> None:
+def _reserve(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any, kinds: Any) -> None:
     base = np.zeros(problem.horizon)
     for name, table, key, colour in (
-        ("thermal units", solution.plan, "unit_id", "#4E7FBF"),
+        ("thermal units", solution.plan, "unit_id", THERMAL[4]),
         ("storage", solution.storage, "storage_id", DISCHARGE),
         ("flexible load", solution.exchange, "source_id", CUT),
     ):
@@ -226,9 +248,9 @@ def _reserve(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solut
     axis.set_title("Spinning reserve", loc="left", fontsize=10)
 
 
-def _price(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any) -> None:
+def _price(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solution: DispatchSolution, group_of: Any, kinds: Any) -> None:
     prices = _wide(solution.prices, "zone", "energy_eur_per_mwh", problem.horizon)
-    colours = ["#29426B", "#D55E00", "#009E73", "#CC79A7"]
+    colours = [INK, "#D55E00", "#009E73", "#CC79A7"]
     for i, zone in enumerate(prices.columns[:4]):
         label = "energy" if len(prices.columns) == 1 else f"energy, {zone}"
         axis.step(edges, _steps(prices[zone].to_numpy()), where="post", color=colours[i], linewidth=1.5, label=label)
@@ -236,14 +258,8 @@ def _price(axis: Any, edges: pd.DatetimeIndex, problem: DispatchProblem, solutio
         reserve = _wide(solution.prices, "zone", "reserve_eur_per_mw_h", problem.horizon).iloc[:, 0].to_numpy()
         axis.step(edges, _steps(reserve), where="post", color="#8C8C8C", linewidth=1.2, linestyle="--", label="reserve (EUR/MW h)")
     for market in problem.markets[:1]:
-        axis.step(
-            edges,
-            _steps(np.asarray(market.import_price_eur_per_mwh)),
-            where="post",
-            color="black",
-            linewidth=0.9,
-            linestyle=":",
-            label="market, import",
-        )
+        buy, sell = _steps(np.asarray(market.import_price_eur_per_mwh)), _steps(np.asarray(market.export_price_eur_per_mwh))
+        axis.fill_between(edges, sell, buy, step="post", color=IMPORT, alpha=0.3, linewidth=0, label="market, selling to buying")
+        axis.step(edges, buy, where="post", color="black", linewidth=0.8, linestyle=":")
     axis.set_ylabel("EUR/MWh")
     axis.set_title("Marginal price, commitments fixed", loc="left", fontsize=10)

@@ -136,8 +136,13 @@ def coarser(problem: DispatchProblem, together: int) -> DispatchProblem:
 
 def merit_order_plan(problem: DispatchProblem, built: BuiltModel) -> Array:
     """Commitments by merit order that always respect times and outages: the plan of last resort, and within a few percent of a good one."""
+    return followed(problem, built, merit_order(problem))
+
+
+def followed(problem: DispatchProblem, built: BuiltModel, wish: Array) -> Array:
+    """The schedules nearest to a wish that keep states, times, outages and kept commitments; shape (thermal units, horizon)."""
     data = built.thermal
-    wanted = (merit_order(problem) | (data.lower > 0)) & (data.upper > 0)
+    wanted = ((wish > 0.5) | (data.lower > 0)) & (data.upper > 0)
     plan = (
         [
             follow(
@@ -177,7 +182,9 @@ def _start_values(built: BuiltModel, commitment: Array | None) -> Array:
             f"expected starting commitments of shape {built.commitment.shape} (units, intervals), found {commitment.shape}",
             "Give the last plan's commitments for the same fleet and horizon.",
         )
-    solved = _fixed(built, _with_commitment(built, np.rint(commitment)), integers_of(built, commitments_only=True))
+    # The last plan may ask for what an outage or an actual state forbids by now.
+    possible = followed(built.problem, built, commitment)
+    solved = _fixed(built, _with_commitment(built, possible), integers_of(built, commitments_only=True))
     return np.zeros(0) if solved is None else solved[0]
 
 

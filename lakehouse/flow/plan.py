@@ -293,7 +293,7 @@ def explain_unit(workspace: Workspace, unit: str, moment: datetime) -> list[str]
     known = sorted(u["unit_id"] for u in stored.units if u["kind"] not in ("zone",))
     if unit not in known:
         raise DispatchError(f"There is no unit '{unit}' in that plan.", f"Its units: {', '.join(known)}.")
-    told = explain(stored.problem, stored.solution, stored.name_in_plan(unit), at)
+    told = explain(stored.problem, stored.solution, stored.name_in_plan(unit), at, workspace.site.time_zone)
     return [line.replace(stored.name_in_plan(unit), unit) for line in told]
 
 
@@ -351,6 +351,8 @@ def replan(
     for contract in contracts.PLAN_TABLES:
         at = next(c for c in ("interval_start", "valid_from", "planned_from") if c in contract.columns)
         kept = workspace.table(contract.name).read(f"date = DATE '{issue}' AND {at} < TIMESTAMPTZ '{start.isoformat()}'").to_pylist()
+        if contract is contracts.Plan:
+            _mark_trips(kept, rows[contract.name])
         planned.commits[contract.name] = workspace.replace(
             contract.name,
             contract.from_rows([*kept, *rows[contract.name]]),
@@ -359,6 +361,16 @@ def replan(
         )
     planned.setpoints = write_setpoints(workspace)
     return planned
+
+
+def _mark_trips(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    """A unit that was planned on and is off by its actual state has stopped, and the other way round."""
+    last, first = max(row["interval_start"] for row in before), min(row["interval_start"] for row in after)
+    was_on = {row["unit_id"]: row["committed"] for row in before if row["interval_start"] == last}
+    for row in after:
+        if row["interval_start"] == first and row["unit_id"] in was_on:
+            row["started"] = row["committed"] and not was_on[row["unit_id"]]
+            row["stopped"] = not row["committed"] and was_on[row["unit_id"]]
 
 
 STATE_WORDS = {
@@ -453,8 +465,7 @@ def write_setpoints(workspace: Workspace, out: Path | None = None, rows: Sequenc
         rows: rows of dispatch/setpoints; by default all of the newest plan.
     """
     if rows is None:
-        issue = newest_issue(workspace)
-        rows = workspace.table("dispatch/setpoints").read(f"date = DATE '{issue}' ORDER BY valid_from, asset_id").to_pylist()
+        rows = newest_setpoints(workspace)
     path = out or workspace.site.home / fleet_of(workspace.site).setpoints_file
     if not rows:
         return path
@@ -463,3 +474,8 @@ def write_setpoints(workspace: Workspace, out: Path | None = None, rows: Sequenc
     aside.write_text(text + "\n", encoding="utf-8")
     aside.replace(path)
     return path
+
+
+def newest_setpoints(workspace: Workspace) -> list[dict[str, Any]]:
+    """All set points of the newest plan."""
+    return workspace.table("dispatch/setpoints").read(f"date = DATE '{newest_issue(workspace)}' ORDER BY valid_from, asset_id").to_pylist()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from lakehouse.contracts.cleaned import UNIT_KINDS
 from lakehouse.sources.base import LandedFile, ReadOptions, read_file
 
 
@@ -27,7 +28,7 @@ def test_each_unit_is_a_row_with_its_parameters(tmp_path: Path):
 def test_a_unit_without_name_or_of_unknown_kind_is_kept_with_its_fault(tmp_path: Path):
     nameless, odd, wrong = read(tmp_path, '{"units": [{"kind": "wind"}, {"unit_id": "x", "kind": "magic"}, 7]}')
     assert nameless["fault"] == "expected a name in 'unit_id', found none"
-    assert odd["fault"] == "unit 'x': expected one of thermal, wind, solar, hydro, storage, grid, shiftable, interruptible, contract, line, zone in 'kind', found 'magic'"
+    assert odd["fault"] == f"unit 'x': expected one of {', '.join(UNIT_KINDS)} in 'kind', found 'magic'"
     assert wrong["fault"] == "expected a unit as a JSON object, found int"
 
 

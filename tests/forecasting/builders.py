@@ -1,7 +1,8 @@
-"""Small synthetic worlds for the forecasting tests: a daily and weekly rhythm, a temperature, a little noise."""
+"""Small synthetic worlds for the forecasting tests: a daily and weekly rhythm, holidays, a temperature, a little noise."""
 
 from __future__ import annotations
 
+import holidays
 import numpy as np
 import pandas as pd
 
@@ -30,6 +31,7 @@ def world(task: ForecastTask, first="2026-01-01", last="2026-05-31", seed=0):
     at = pd.date_range(start, end, freq=task.interval, inclusive="left").as_unit("us")
     local = at.tz_convert(task.time_zone)
     hour, weekend = local.hour.to_numpy() + local.minute.to_numpy() / 60, local.day_of_week.to_numpy() >= 5
+    weekend |= np.isin(local.date, list(holidays.country_holidays(task.country, years=[2025, 2026, 2027])))
     temperature = (
         15
         - 8 * np.cos(2 * np.pi * local.day_of_year.to_numpy() / 365)

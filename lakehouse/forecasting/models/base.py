@@ -81,7 +81,7 @@ def first_known(features: pa.Table, names: list[str]) -> np.ndarray:
 def anchor(features: pa.Table, task: ForecastTask) -> np.ndarray:
     """The simple forecast that models correct: the operator's where there is one, else what the target's kind suggests."""
     chain = {
-        "demand": ["like_1", "like_mean", "lag_7d"],
+        "demand": ["like_mean", "like_1", "lag_7d"],
         "wind": ["mean_24h", "mean_168h"],
         "solar": ["week_mean"],
         "price": ["lag_known", "like_mean"],
@@ -106,6 +106,26 @@ def series_scale(features: pa.Table, task: ForecastTask) -> np.ndarray:
 def own_unit_columns(task: ForecastTask) -> list[str]:
     """Features in the target's own unit: they are divided by the series' scale."""
     return [name for name, unit, _ in feature_dictionary(task) if unit == task.unit and unit != "1"]
+
+
+def inputs_around(features: pa.Table, task: ForecastTask, names: list[str], base: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Some columns (rows, names), those in the target's unit as differences to a first forecast and in units of the series.
+
+    Args:
+        features: feature table.
+        task: what is forecast.
+        names: columns to take.
+        base: (rows,) first forecast, in the target's unit.
+        scale: scale of each series, see `series_scale`.
+    """
+    x = matrix(features, names)
+    size = scale[column(features, "series_code").astype(int)]
+    own = set(own_unit_columns(task))
+    for n, name in enumerate(names):
+        if name in own:
+            is_difference = name.startswith(("std_", "change_")) or "_error_" in name
+            x[:, n] = (x[:, n] if is_difference else x[:, n] - base) / size
+    return x
 
 
 def usable_columns(task: ForecastTask, columns: list[str] | None) -> list[str]:

@@ -1,8 +1,10 @@
 """A small Keras network over whole days with quantile output.
 
 In the manner of TiDE (Das et al. 2023): each slot's features are projected, the day's projections together give a context,
-and a decoder shared by all slots turns slot and context into quantiles, beside a linear path. It learns the difference to the
-anchor. TensorFlow is imported when the first network is built or loaded.
+and a decoder shared by all slots turns slot and context into quantiles. It learns the difference to the anchor, from inputs
+that are differences to the anchor as well, so that a level never seen before does not mislead it. A committee of such networks
+is trained side by side in one model, each on its own error, and their quantiles are averaged: with a few months of history
+that matters more than any size (docs/forecasting.md). TensorFlow is imported when the first network is built or loaded.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from lakehouse.forecasting.models.base import (
     Model,
     anchor,
     column,
-    matrix,
-    own_unit_columns,
+    inputs_around,
     read_parameters,
     series_scale,
     task_from_signature,
@@ -36,6 +37,7 @@ from lakehouse.forecasting.task import ForecastTask
 MINIMUM_DAYS = 28
 WEIGHTS_LIFE_DAYS = 28  # an earlier fit that is not older than this is taken over as it is
 LIMIT = 6.0  # standardised inputs are cut here
+COMMITTEE = 4  # networks whose quantiles are averaged
 
 
 class KerasNetwork(Model):
@@ -108,7 +110,8 @@ class KerasNetwork(Model):
         """Quantiles in the target's unit, one row per feature row."""
         grid = DayMatrix.of(features, self.task)
         inputs = grid.spread(self._standardised(self._raw(features))).astype("float32")
-        out = np.concatenate([np.asarray(self.network(inputs[n : n + 512], training=False)) for n in range(0, len(inputs), 512)])
+        members = [np.asarray(self.network(inputs[n : n + 512], training=False)) for n in range(0, len(inputs), 512)]
+        out = np.concatenate(members).mean(axis=2)
         size = self.scale[column(features, "series_code").astype(int)]
         result = anchor(features, self.task)[:, None] + grid.gather(out.astype(float)) * (self.unit * size)[:, None]
         return uncrossed(np.sort(result, axis=1), self.task.median_index)
@@ -151,13 +154,9 @@ class KerasNetwork(Model):
 
     def _raw(self, features: pa.Table) -> np.ndarray:
         names = [n for n in self.columns if n not in ("slot", "weekday", "day_type", "day_of_year", "series_code", "days_since_2000")]
-        x = matrix(features, names)
         base = anchor(features, self.task)
         size = self.scale[column(features, "series_code").astype(int)]
-        own = set(own_unit_columns(self.task))
-        for n, name in enumerate(names):
-            if name in own:
-                x[:, n] /= size
+        x = inputs_around(features, self.task, names, base, self.scale)
         weekday = column(features, "weekday")
         angle = 2 * np.pi * column(features, "slot") / self.task.slots_per_day
         extra = [
@@ -175,28 +174,32 @@ class KerasNetwork(Model):
 
 
 def _build(keras: Any, slots: int, inputs: int, outputs: int, *, small: bool) -> Any:
+    """The committee: (days, slots, inputs) to (days, slots, members, quantiles)."""
+    x = keras.Input((slots, inputs))
+    members = [_member(keras, slots, inputs, outputs, small=small)(x) for _ in range(COMMITTEE)]
+    return keras.Model(x, keras.ops.stack(members, axis=-2))
+
+
+def _member(keras: Any, slots: int, inputs: int, outputs: int, *, small: bool) -> Any:
     wide, context = (12, 24) if small else (24, 64)
     layers = keras.layers
     x = keras.Input((slots, inputs))
     local = layers.Dense(wide, activation="relu")(x)
     day = layers.Dense(context, activation="relu")(layers.Dropout(0.1)(layers.Flatten()(local)))
-    day = layers.RepeatVector(slots)(day)
-    z = layers.Concatenate()([local, day])
-    z = layers.Dense(2 * wide, activation="relu")(z)
-    z = layers.Dropout(0.1)(z)
-    z = layers.Dense(outputs)(z)
-    straight = layers.Dense(outputs, kernel_regularizer=keras.regularizers.L2(1e-4))(x)
-    return keras.Model(x, layers.Add()([z, straight]))
+    z = layers.Concatenate()([local, layers.RepeatVector(slots)(day)])
+    z = layers.Dropout(0.1)(layers.Dense(2 * wide, activation="relu")(z))
+    return keras.Model(x, layers.Dense(outputs)(z))
 
 
 def _pinball(quantiles: tuple[float, ...]) -> Any:
+    """Pinball loss of each member by itself, added up."""
     from keras import ops
 
     q = np.array(quantiles, dtype="float32")
 
     def pinball(truth: Any, forecast: Any) -> Any:
-        error = ops.expand_dims(truth, -1) - forecast
-        return ops.mean(ops.maximum(q * error, (q - 1) * error))
+        error = ops.expand_dims(truth, (-1, -2)) - forecast
+        return COMMITTEE * ops.mean(ops.maximum(q * error, (q - 1) * error))
 
     return pinball
 

@@ -1,8 +1,9 @@
 """LightGBM quantiles, global over series: a squared-error model of the centre and quantile models of its errors.
 
 The centre corrects a linear first stage (ridge over whole days, `lear.py`), whose errors are taken from stripes that it was
-not fitted to; with many series or few days it corrects the anchor (like day, operator's forecast). The spread is
-learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes follow the number of rows.
+not fitted to; with many series, or few days that the first stage does not explain clearly better, it corrects the anchor
+(like day, operator's forecast). The spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes
+follow the number of rows.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from lakehouse.forecasting.models.base import (
     Model,
     anchor,
     column,
-    matrix,
-    own_unit_columns,
+    inputs_around,
     read_parameters,
     series_scale,
     task_from_signature,
@@ -51,6 +51,8 @@ SPREAD_COLUMNS = (
 SPREAD_LIFE_DAYS = 28  # spread models are taken over from a previous fit that is not older than this
 THREADS = 2
 LINEAR_SERIES = 20  # with more series than this the linear first stage costs more than it brings
+LINEAR_DAYS = 300  # with fewer days its hundreds of inputs are fitted to one season and may mislead in the next: it has to
+LINEAR_GAIN = 0.7  # bring the error on days it was not fitted to below this share of the plain anchor's
 
 
 class LightGBMQuantile(Model):
@@ -214,6 +216,11 @@ class LightGBMQuantile(Model):
         except ForecastError:  # too few whole days for a linear model: the trees correct the plain anchor
             self.linear = None
             return anchor(rows, self.task)
+        if len(np.unique(day)) < LINEAR_DAYS:
+            truth, plain = column(rows, TARGET_COLUMN), anchor(rows, self.task)
+            if np.mean(np.abs(truth - base)) > LINEAR_GAIN * np.mean(np.abs(truth - plain)):
+                self.linear = None
+                return plain
         return base
 
     def _base(self, rows: pa.Table) -> np.ndarray:
@@ -226,13 +233,8 @@ class LightGBMQuantile(Model):
 
     def _inputs(self, rows: pa.Table, base: np.ndarray) -> np.ndarray:
         """Features and the first stage; values in the target's unit as differences to it, all in units of the series."""
-        x = matrix(rows, self.columns)
         size = self.scale[column(rows, "series_code").astype(int)]
-        own = set(own_unit_columns(self.task))
-        for n, name in enumerate(self.columns):
-            if name in own:
-                is_difference = name.startswith(("std_", "change_")) or "_error_" in name
-                x[:, n] = (x[:, n] if is_difference else x[:, n] - base) / size
+        x = inputs_around(rows, self.task, self.columns, base, self.scale)
         return np.column_stack([x, base / size])
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pandera.pyarrow import DataFrameSchema
 
 FIRST_FAULTS_SHOWN = 3
-ROWS_PER_CHECK = 50_000
+ROWS_PER_CHECK = 400_000
 
 
 class Text(str):

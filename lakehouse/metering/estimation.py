@@ -20,6 +20,8 @@ CLASS_SAMPLE = 200
 CLASS_LEAST = 5
 # Recency weight of a like day: halves in about ten days.
 LIKE_DAY_DECAY_DAYS = 14.0
+# Workdays are plenty: those of the last two weeks make a profile as good as those of five. Of Saturdays and Sundays all are needed.
+WORKDAY_PROFILE_DAYS = 14
 # Below this share of the busiest interval's meters, the newest intervals are not due yet: their deliveries are on the way.
 DUE_SHARE = 0.05
 
@@ -179,10 +181,12 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
     if not run.count(f"SELECT count(*) FROM {run.gaps}"):
         _no_estimates(run)
         return
-    _find_gaps(run, history)
-    _past_of_gaps(run, history, holidays, sound)
+    _sample_classes(run)
+    _earlier(run, history, holidays)
+    _find_gaps(run)
+    _past_of_gaps(run, sound)
     _profiles(run)
-    _class_index(run, history, sound)
+    _class_index(run, sound)
     _bend(run)
 
 
@@ -199,18 +203,82 @@ def _no_estimates(run: Run) -> None:
     )
 
 
-def _find_gaps(run: Run, history: str | None) -> None:
+def _sample_classes(run: Run) -> None:
+    """Registers of each class whose readings stand for the class, as `class_sample`."""
+    run.make(
+        "class_sample",
+        f"""
+        SELECT meter_class, register, unnest(arg_min(meter_id, hash(meter_id), {CLASS_SAMPLE})) AS meter_id
+        FROM (
+            SELECT b.meter_id, b.register, COALESCE(m.meter_class, 'unknown') AS meter_class
+            FROM (SELECT meter_id, register FROM {run.believed} WHERE is_ours UNION SELECT meter_id, register FROM {run.looks}) b
+            LEFT JOIN {run.meters} m USING (meter_id)
+        )
+        GROUP BY meter_class, register
+        """,
+    )
+
+
+def _earlier(run: Run, history: str | None, holidays: Iterable[date]) -> None:
+    """The readings of earlier days that estimates need, of the registers with gaps and of the samples of classes, as `earlier`.
+
+    Only the last days, for the gaps' edges, and the last like days are read: with a million meters each day costs a second.
+    """
+    listed = ", ".join(f"DATE '{d}'" for d in holidays)
+    run.make("holidays", f"SELECT unnest([{listed}]::DATE[]) AS day")
+    columns = "h.meter_id, h.register, h.interval_start, h.interval_minutes, h.energy_kwh, h.date"
+    if not history:
+        run.make("earlier", f"SELECT {columns} FROM {run.believed} h LIMIT 0")
+        return
+    days = ", ".join(f"DATE '{d}'" for d in _days_to_read(run, set(holidays)))
+    run.make(
+        "earlier",
+        f"""
+        SELECT {columns} FROM {history} h
+        SEMI JOIN (SELECT meter_id, register FROM {run.gaps} UNION SELECT meter_id, register FROM {run.class_sample}) k
+        ON k.meter_id = h.meter_id AND k.register = h.register
+        WHERE h.date IN ({days}) AND h.quality <> 'estimated'
+        """,
+    )
+
+
+def _days_to_read(run: Run, holidays: set[date]) -> list[date]:
+    """UTC days before the run, or between its days, that hold a gap's edge or a like day of a day of the run."""
+
+    def kind(day: date) -> int:
+        return 7 if day in holidays else max(day.isoweekday(), 5)
+
+    zone, utc = ZoneInfo(run.time_zone), ZoneInfo("UTC")
+    wanted: set[date] = set()
+    for day in run.days:
+        wanted |= {day - timedelta(days=n) for n in range(1, _any_days(run) + 1)}
+        midnight = datetime.combine(day, datetime.min.time(), utc)
+        # A UTC day is of two local days, and each has like days of its own.
+        for local in {midnight.astimezone(zone).date(), (midnight + timedelta(hours=23, minutes=59)).astimezone(zone).date()}:
+            longest = WORKDAY_PROFILE_DAYS if kind(local) == 5 else run.rules.profile_days
+            past = [local - timedelta(days=n) for n in range(1, longest + 1)]
+            wanted |= {d - (local - day) for d in past if kind(d) == kind(local)}
+    return sorted(wanted - set(run.days))
+
+
+def _any_days(run: Run) -> int:
+    """Days before an interval of which any counts, whatever its kind, where there are too few like days."""
+    return int(run.rules.longest_gap_days) + 1
+
+
+def _like_days_sql(run: Run, past: str, now: str) -> str:
+    """SQL that is true where a past moment lies in the like days of another."""
+    return f"""{past}.kind = {now}.kind AND {past}.date < {now}.date
+        AND {past}.date >= {now}.date - CASE WHEN {now}.kind = 1 THEN {WORKDAY_PROFILE_DAYS} ELSE {run.rules.profile_days} END"""
+
+
+def _find_gaps(run: Run) -> None:
     """Numbers the gaps' intervals and finds the believed readings at their edges, as `holes`."""
     before = run.days[0] - timedelta(days=int(run.rules.longest_gap_days) + 1)
-    past = (
-        f"""UNION ALL
-            SELECT h.meter_id, h.register, h.interval_start, h.interval_minutes, h.energy_kwh FROM {history} h
+    past = f"""UNION ALL
+            SELECT h.meter_id, h.register, h.interval_start, h.interval_minutes, h.energy_kwh FROM {run.earlier} h
             SEMI JOIN gap_registers g ON g.meter_id = h.meter_id AND g.register = h.register
-            WHERE h.date >= DATE '{before}' AND h.date < DATE '{run.days[-1]}' AND h.quality <> 'estimated'
-              AND h.date NOT IN (SELECT unnest([{run.listed_days}]))"""
-        if history
-        else ""
-    )
+            WHERE h.date >= DATE '{before}'"""
     run.make(
         "holes",
         f"""
@@ -260,19 +328,9 @@ def _slot_sql(run: Run, moment: str) -> str:
     return f"CAST(date_part('hour', {local}) * 60 + date_part('minute', {local}) AS INTEGER)"
 
 
-def _past_of_gaps(run: Run, history: str | None, holidays: Iterable[date], sound: str) -> None:
+def _past_of_gaps(run: Run, sound: str) -> None:
     """The believed readings of the registers with gaps, with local slot and kind of day, as `past`."""
-    listed = ", ".join(f"DATE '{d}'" for d in holidays)
-    run.make("holidays", f"SELECT unnest([{listed}]::DATE[]) AS day")
-    since = run.days[0] - timedelta(days=run.rules.profile_days)
-    older = (
-        f"""UNION ALL
-            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {history}
-            WHERE date >= DATE '{since}' AND date < DATE '{run.days[-1]}' AND quality <> 'estimated'
-              AND date NOT IN (SELECT unnest([{run.listed_days}]))"""
-        if history
-        else ""
-    )
+    older = f"UNION ALL FROM {run.earlier}"
     of_sound_days = (
         f"UNION ALL SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM ({sound})"
         if len(run.days) > 1
@@ -312,46 +370,32 @@ def _profiles(run: Run) -> None:
         "profiles",
         f"""
         WITH fitted AS (
-            SELECT t.meter_id, t.register, t.interval_start, p.kw, p.interval_start AS moment, p.kind = t.kind AS is_like,
+            SELECT t.meter_id, t.register, t.interval_start, p.kw, p.interval_start AS moment, {_like_days_sql(run, "p", "t")} AS is_like,
+                   p.date >= t.date - {_any_days(run)} AS is_near,
                    exp(-date_diff('day', p.date, t.date) / {LIKE_DAY_DECAY_DAYS}) AS weight
             FROM {run.targets} t JOIN {run.past} p
             ON p.meter_id = t.meter_id AND p.register = t.register AND p.slot = t.slot
-               AND p.date < t.date AND p.date >= t.date - {run.rules.profile_days}
+               AND p.date < t.date AND (p.date >= t.date - {_any_days(run)} OR {_like_days_sql(run, "p", "t")})
         ), summed AS (
             SELECT meter_id, register, interval_start,
                    sum(kw * weight) FILTER (WHERE is_like) / sum(weight) FILTER (WHERE is_like) AS like_kw,
-                   count(*) FILTER (WHERE is_like) AS like_days, sum(kw * weight) / sum(weight) AS any_kw, count(*) AS any_days,
-                   min(moment) AS basis_from, max(moment) AS basis_to
+                   count(*) FILTER (WHERE is_like) AS like_days,
+                   sum(kw * weight) FILTER (WHERE is_near) / sum(weight) FILTER (WHERE is_near) AS any_kw,
+                   min(moment) FILTER (WHERE is_like) AS like_from, max(moment) FILTER (WHERE is_like) AS like_to,
+                   min(moment) FILTER (WHERE is_near) AS any_from, max(moment) FILTER (WHERE is_near) AS any_to
             FROM fitted GROUP BY meter_id, register, interval_start
         )
-        SELECT *, CASE WHEN like_days >= 2 THEN like_kw ELSE any_kw END AS profile_kw FROM summed WHERE any_days >= 1
+        SELECT meter_id, register, interval_start, CASE WHEN like_days >= 2 OR any_kw IS NULL THEN like_kw ELSE any_kw END AS profile_kw,
+               CASE WHEN like_days >= 2 OR any_kw IS NULL THEN like_from ELSE any_from END AS basis_from,
+               CASE WHEN like_days >= 2 OR any_kw IS NULL THEN like_to ELSE any_to END AS basis_to
+        FROM summed
         """,
     )
 
 
-def _class_index(run: Run, history: str | None, sound: str) -> None:
+def _class_index(run: Run, sound: str) -> None:
     """How a sample of each class stands at a moment against its own like days, as `class_index`: weather and occasions."""
-    run.make(
-        "class_sample",
-        f"""
-        SELECT meter_class, register, unnest(arg_min(meter_id, hash(meter_id), {CLASS_SAMPLE})) AS meter_id
-        FROM (
-            SELECT b.meter_id, b.register, COALESCE(m.meter_class, 'unknown') AS meter_class
-            FROM (SELECT meter_id, register FROM {run.believed} WHERE is_ours UNION SELECT meter_id, register FROM {run.looks}) b
-            LEFT JOIN {run.meters} m USING (meter_id)
-        )
-        GROUP BY meter_class, register
-        """,
-    )
-    since = run.days[0] - timedelta(days=run.rules.profile_days)
-    older = (
-        f"""UNION ALL
-            SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {history}
-            WHERE date >= DATE '{since}' AND date < DATE '{run.days[-1]}' AND quality <> 'estimated'
-              AND date NOT IN (SELECT unnest([{run.listed_days}]))"""
-        if history
-        else ""
-    )
+    older = f"UNION ALL FROM {run.earlier}"
     run.make(
         "class_levels",
         f"""
@@ -377,8 +421,8 @@ def _class_index(run: Run, history: str | None, sound: str) -> None:
                sum(p.kw * exp(-date_diff('day', p.date, c.date) / {LIKE_DAY_DECAY_DAYS}))
                / sum(exp(-date_diff('day', p.date, c.date) / {LIKE_DAY_DECAY_DAYS})) AS class_profile_kw
         FROM now c LEFT JOIN {run.class_levels} p
-        ON p.meter_class = c.meter_class AND p.register = c.register AND p.slot = c.slot AND p.kind = c.kind
-           AND p.date < c.date AND p.date >= c.date - {run.rules.profile_days}
+        ON p.meter_class = c.meter_class AND p.register = c.register AND p.slot = c.slot
+           AND {_like_days_sql(run, "p", "c")}
         GROUP BY c.meter_class, c.register, c.interval_start
         """,
     )

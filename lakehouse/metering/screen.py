@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,8 @@ DAY_US = 1440 * MINUTE_US
 EPOCH = date(1970, 1, 1)
 # A change of order after more than this share of the rows is no file order: the rows are sorted then.
 MOST_BREAKS_SHARE = 0.001
+# A writer may put batches of a file in another order; where shorter stretches are mixed, the rows are sorted.
+LEAST_STRETCH_ROWS = 100_000
 # Rounds until the days that count as the past of others no longer change.
 MOST_ROUNDS = 6
 
@@ -106,7 +109,7 @@ def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None
         first_day: the site's first day; rows of earlier ones are never sound.
         trust_nothing: leaves every day to the rules one by one, for comparison.
     """
-    columns = """meter_id, register, feed, file, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
+    columns = """meter_id, register, feed, file, line, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
         fault IS NOT NULL OR energy_kwh IS NULL OR interval_start IS NULL OR interval_minutes IS NULL AS is_faulty"""
     query = f"SELECT {columns} FROM {delivered} WHERE meter_id IS NOT NULL AND register IS NOT NULL"
     past = _Past(run, has_registry)
@@ -286,8 +289,8 @@ class _Screen:
         self.blocks: list[pa.Table] = []
         self.sender_estimates: set[str] = set()
         self.known_qualities: set[str | None] = {None}
-        self.runs: list[list[str]] = []
-        self.rows = 0
+        self.runs: list[tuple[str, str]] = []
+        self.rows = self.breaks = 0
 
     def over(self, relation: Any) -> _Screen:
         """Looks at all rows of a relation.
@@ -451,7 +454,8 @@ class _Screen:
         self._keep_blocks(
             table, sound, register, at, of_day, parts, file_of_part, start, minutes, kwh, part_n, part_sum, part_most, new_register
         )
-        self._follow(meters, registers, register_at)
+        line = table["line"].chunk(0).to_numpy()
+        self._follow(keys, np.flatnonzero(line[register_at[1:]] != line[register_at[1:] - 1] + 1) + 1)
 
     def _by_sender(self, quality: pa.ChunkedArray) -> np.ndarray:
         """Which rows the sender marked as estimated."""
@@ -646,19 +650,14 @@ class _Screen:
             )
         )
 
-    def _follow(self, meters: pa.Array, registers: pa.Array, register_at: np.ndarray) -> None:
-        """Notes the ascending stretches of keys, so that a register in two places is seen."""
-        keys = _key_of(meters.take(pa.array(register_at)), registers.take(pa.array(register_at)))
+    def _follow(self, keys: pa.Array, jumps: np.ndarray) -> None:
+        """Notes the ascending stretches of keys, so that a register in two places is seen; a jump in the file's lines ends one."""
         breaks = np.flatnonzero(pc.less_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).to_numpy(zero_copy_only=False)) + 1
-        if len(breaks) > 2 + MOST_BREAKS_SHARE * self.rows:
+        self.breaks += len(breaks)
+        if self.breaks > 20 + MOST_BREAKS_SHARE * self.rows:
             raise OutOfOrder
-        edges = [0, *breaks.tolist(), len(keys)]
-        for lo, hi in zip(edges[:-1], edges[1:], strict=True):
-            first, last = keys[lo].as_py(), keys[hi - 1].as_py()
-            if self.runs and first > self.runs[-1][1]:
-                self.runs[-1][1] = last
-            else:
-                self.runs.append([first, last])
+        edges = [0, *np.union1d(breaks, jumps).tolist(), len(keys)]
+        self.runs += [(keys[lo].as_py(), keys[hi - 1].as_py()) for lo, hi in pairwise(edges)]
 
     def _check_order(self) -> None:
         """Raises OutOfOrder where stretches of the stream overlap.
@@ -667,11 +666,13 @@ class _Screen:
         """
         spans = sorted(self.runs)
         borders = set()
-        for earlier, later in zip(spans, spans[1:], strict=False):
+        for earlier, later in pairwise(spans):
             if later[0] < earlier[1]:
                 raise OutOfOrder
             if later[0] == earlier[1]:
                 borders.add(later[0])
+        if len(borders) > self.rows / LEAST_STRETCH_ROWS:
+            raise OutOfOrder
         if borders:
             seen = pa.concat_tables([t.select(["meter_id", "register", "date"]) for t in (*self.looks, *self.exceptional)])
             seen = seen.append_column("sound", pa.array(np.arange(seen.num_rows) < sum(t.num_rows for t in self.looks)))
@@ -743,7 +744,7 @@ def _table(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
 
 
 def _rows(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
+    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
     arrays = []
     for values, field in zip(columns, schema, strict=True):
         if pa.types.is_date32(field.type):

@@ -20,7 +20,7 @@ def test_a_gap_is_filled_from_like_days_and_says_so():
     filled = [result.hours()[n] for n in (19, 20)]
     assert [r["energy_kwh"] for r in filled] == pytest.approx([0.83, 0.94])
     assert {(r["quality"], r["rule"], r["method"]) for r in filled} == {("estimated", "missing_interval", "like_day_profile")}
-    assert filled[0]["basis_from"].date() == MONDAY - timedelta(days=28) and filled[0]["basis_to"].date() < MONDAY
+    assert filled[0]["basis_from"].date() == MONDAY - timedelta(days=14) and filled[0]["basis_to"].date() < MONDAY
 
 
 def test_an_estimate_follows_the_day_it_stands_in():

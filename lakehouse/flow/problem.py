@@ -226,8 +226,9 @@ def _weather_driven(target: str) -> Any:
         if series is None:
             available = np.full(len(there), float(most if most is not None else given["maximum_mw"]))
         else:
-            available = np.clip(outlook.values(source, series, f"Unit {name}"), 0.0, most)
-        available = available * float(given.pop("share_of_series", 1.0)) * there
+            share = float(given.pop("share_of_series", 1.0))
+            available = np.clip(share * outlook.values(source, series, f"Unit {name}"), 0.0, most)
+        available = available * there
         least = np.minimum(available, float(given.pop("minimum_mw", 0.0)))
         if given.pop("must_take", False):
             least = available

@@ -21,7 +21,7 @@ from lakehouse.storage.lake import days_between
 
 LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
 PLANNED_DAYS = 7
-"""How many issue days back a missing plan is made."""
+"""How many issue days back a missing plan is made, where no days are asked for."""
 
 Written = Mapping[date, datetime]
 
@@ -86,7 +86,8 @@ def next_steps(workspace: Workspace, *, until: str = "dispatch", days: tuple[dat
         days: restricts partitioned steps to these days.
     """
     for layer in LAYERS[: LAYERS.index(until) + 1]:
-        steps = [s for s in _STALE[layer](workspace) if days is None or s.days is None or (s.days[0] <= days[1] and s.days[1] >= days[0])]
+        found = _dispatch(workspace, days) if layer == "dispatch" else _STALE[layer](workspace)
+        steps = [s for s in found if days is None or s.days is None or (s.days[0] <= days[1] and s.days[1] >= days[0])]
         steps = [_clipped(s, days) for s in steps]
         if steps:
             return steps
@@ -213,12 +214,12 @@ def _forecasts(workspace: Workspace) -> list[Step]:
     return steps
 
 
-def _dispatch(workspace: Workspace) -> list[Step]:
+def _dispatch(workspace: Workspace, days: tuple[date, date] | None = None) -> list[Step]:
     fleet = workspace.site.fleet
     if fleet is None or not workspace.table("cleaned/fleet").exists():
         return []
     issued = workspace.table(f"forecasts/{fleet.demand}").partitions_written()
-    recent = sorted(issued)[-PLANNED_DAYS:]
+    recent = sorted(issued)[-PLANNED_DAYS:] if days is None else [d for d in issued if days[0] <= d <= days[1]]
     stale = _older(workspace.table("dispatch/summary").partitions_written(), {d: issued[d] for d in recent})
     if stale:
         return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in _spans(stale)]

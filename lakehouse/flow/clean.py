@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,6 +18,9 @@ from lakehouse.storage.lake import Commit, days_between
 
 LOAD_MINUTES = 60
 LEAST_DAYS_TO_JUDGE_DATES = 150
+ROWS_AT_ONCE = 4_000_000
+"""Delivered readings that are cleaned at once, about; a day is never divided."""
+MOST_DAYS_AT_ONCE = 31
 
 
 @dataclass
@@ -88,18 +91,42 @@ def clean_meters(workspace: Workspace) -> Commit:
 def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
     """Validates, estimates and edits the readings of a span of days.
 
+    A long span is cleaned a few days at a time, each committed by itself: memory does not grow with the span, and each part
+    finds the days before it cleaned.
+
     Args:
         workspace: the site at work.
         first: first UTC day of the intervals.
         last: last UTC day, included.
     """
+    fate = Fate()
+    for part in _parts_of_span(workspace, first, last):
+        _clean_readings(workspace, *part, fate)
+    with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
+        counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
+        fate.estimated = reading.sql(counted).fetchall()[0][0]
+    return fate
+
+
+def _parts_of_span(workspace: Workspace, first: date, last: date) -> list[tuple[date, date]]:
+    """A span of days in parts of about as many readings as fit well into memory."""
+    rows: dict[date, int] = {}
+    for feed in workspace.site.feeds_of("readings"):
+        for one in workspace.table(f"raw/{feed}").files():
+            rows[one.partition["delivery_date"]] = rows.get(one.partition["delivery_date"], 0) + one.rows
+    of_a_day = max((n for day, n in rows.items() if first <= day <= last + timedelta(days=1)), default=1)
+    days = min(max(ROWS_AT_ONCE // max(of_a_day, 1), 1), MOST_DAYS_AT_ONCE)
+    starts = range(0, (last - first).days + 1, days)
+    return [(first + timedelta(days=n), min(first + timedelta(days=n + days - 1), last)) for n in starts]
+
+
+def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -> None:
     from lakehouse.metering.rules import VeeRules
     from lakehouse.metering.vee import validate_estimate_edit
 
     site = workspace.site
     rules = VeeRules.from_site(site.metering.rules, site.metering.longest_gap_days)
     feeds = list(site.feeds_of("readings"))
-    fate = Fate()
     past = (first - timedelta(days=max(rules.history_days, rules.profile_days) + 1), first - timedelta(days=1))
     with workspace.engine() as engine:
         _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)), whole_deliveries=True)
@@ -118,12 +145,18 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
         )
         inputs = [*(f"raw/{feed}" for feed in feeds), "cleaned/meters"]
         for table, rows in (("cleaned/meter_readings", vee.trusted), ("quality/vee_report", vee.report), ("quality/edits", vee.edits)):
-            fate.commits[table] = workspace.replace(table, rows, where={"date": (first, last)}, inputs=inputs)
+            commit = workspace.replace(table, rows, where={"date": (first, last)}, inputs=inputs)
+            fate.commits[table] = _joined(fate.commits.get(table), commit)
         _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last)
-        with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
-            counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
-            fate.estimated = reading.sql(counted).fetchall()[0][0]
-    return fate
+
+
+def _joined(before: Commit | None, commit: Commit) -> Commit:
+    """What several commits of one table left behind together."""
+    if before is None:
+        return commit
+    first = min(filter(None, (before.first, commit.first)), default=None)
+    last = max(filter(None, (before.last, commit.last)), default=None)
+    return replace(commit, rows=before.rows + commit.rows, bytes=before.bytes + commit.bytes, first=first, last=last)
 
 
 def _holidays(site: Site, first: date, last: date) -> list[date]:
@@ -219,18 +252,21 @@ def _account(
 ) -> None:
     """Writes quarantine and conservation of some feeds and days, and sums them up."""
     where = {"feed": list(feeds), "date": (first, last)}
-    fate.commits["quality/quarantine"] = workspace.replace("quality/quarantine", quarantined, where=where)
-    fate.commits["quality/conservation"] = workspace.replace("quality/conservation", conservation, where=where)
+    for table, rows_of in (("quality/quarantine", quarantined), ("quality/conservation", conservation)):
+        fate.commits[table] = _joined(fate.commits.get(table), workspace.replace(table, rows_of, where=where))
     register(engine, workspace.table("quality/conservation"), only={"date": (first, last)})
     listed = ", ".join(f"'{f}'" for f in feeds)
     rows = engine.sql(f"""
         SELECT coalesce(sum(delivered), 0), coalesce(sum(quarantined), 0), coalesce(bool_and(is_conserved), true)
         FROM quality.conservation WHERE feed IN ({listed}) AND date BETWEEN DATE '{first}' AND DATE '{last}'
     """).fetchall()
-    fate.delivered, fate.quarantined, fate.is_conserved = int(rows[0][0]), int(rows[0][1]), bool(rows[0][2])
+    fate.delivered += int(rows[0][0])
+    fate.quarantined += int(rows[0][1])
+    fate.is_conserved = fate.is_conserved and bool(rows[0][2])
     register(engine, workspace.table("quality/quarantine"), only={"date": (first, last)})
     by_rule = engine.sql(f"""
         SELECT rule, count(*) FROM quality.quarantine WHERE feed IN ({listed}) AND date BETWEEN DATE '{first}' AND DATE '{last}'
         GROUP BY rule ORDER BY count(*) DESC
     """).fetchall()
-    fate.refused_by_rule = dict(by_rule)
+    for rule, count in by_rule:
+        fate.refused_by_rule[rule] = fate.refused_by_rule.get(rule, 0) + count

@@ -25,6 +25,7 @@ from lakehouse.flow.workspace import Workspace
 from lakehouse.site import SITE_FILE
 from lakehouse.storage.lake import LakeTable
 from lakehouse.storage.landing import INCOMING, is_finished
+from lakehouse.storage.objects import give_access
 
 PROJECT = Path(__file__).resolve().parents[2]
 INSTALL = "pip install --constraint constraints.txt --editable ."
@@ -291,7 +292,7 @@ def _catalog(workspace: Workspace) -> Iterator[Finding]:
         if any(workspace.table(name).exists() for name in workspace.contracts):
             yield Finding("warning", f"There is no catalog at {path}.", remedy)
         return
-    fault = _fault_of_catalog(path, remedy)
+    fault = _fault_of_catalog(workspace, path, remedy)
     if fault:
         yield fault
         return
@@ -304,11 +305,12 @@ def _catalog(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("ok", f"Catalog: {path}, published {published:%Y-%m-%d %H:%M} UTC, as new as the lake.")
 
 
-def _fault_of_catalog(path: Path, remedy: str) -> Finding | None:
+def _fault_of_catalog(workspace: Workspace, path: Path, remedy: str) -> Finding | None:
     import duckdb
 
     try:
         with duckdb.connect() as engine:
+            give_access(engine, workspace.lake)
             engine.execute("SET TimeZone = 'UTC'")
             engine.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS catalog (READ_ONLY)")
             views = engine.execute("SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'catalog' AND NOT internal")

@@ -9,7 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from lakehouse.errors import GridlakeError, TableNotFoundError
+from lakehouse.flow.workspace import storage_options
 from lakehouse.site import Site
+from lakehouse.storage.lake import Lake
+from lakehouse.storage.objects import give_access
 
 
 class QueryError(GridlakeError):
@@ -35,6 +38,7 @@ def run_query(site: Site, query: str) -> pa.Table:
             f"The lake of '{site.name}' is empty: there is no catalog at {path} yet.", "Fill it with: gridlake refresh"
         )
     with duckdb.connect() as engine:
+        give_access(engine, Lake(site.lake_uri, storage_options()))
         engine.execute("SET TimeZone = 'UTC'")
         engine.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS catalog (READ_ONLY)")
         engine.execute("USE catalog")

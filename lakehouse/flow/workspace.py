@@ -42,8 +42,7 @@ class Workspace:
     @classmethod
     def open(cls, home: Path | str | None = None) -> Workspace:
         """The workspace of a folder; object store options come from environment variables GRIDLAKE_STORAGE_<OPTION>."""
-        options = {k.removeprefix(STORAGE_OPTION_PREFIX): v for k, v in os.environ.items() if k.startswith(STORAGE_OPTION_PREFIX)}
-        return cls(load_site(home), storage_options=options)
+        return cls(load_site(home), storage_options=storage_options())
 
     @cached_property
     def lake(self) -> Lake:
@@ -110,6 +109,11 @@ class Workspace:
     def publish(self) -> Path:
         """Publishes the analysts' catalog; see `lakehouse.storage.catalog`."""
         return publish_catalog(self.lake, self.contracts.values(), self.site.path("catalog"))
+
+
+def storage_options() -> dict[str, str]:
+    """Options of the object store, from environment variables GRIDLAKE_STORAGE_<OPTION>; see `Workspace.open`."""
+    return {k.removeprefix(STORAGE_OPTION_PREFIX): v for k, v in os.environ.items() if k.startswith(STORAGE_OPTION_PREFIX)}
 
 
 def _batches_of(relation: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from lakehouse.contracts.base import Table
 from lakehouse.storage.engine import select_files
 from lakehouse.storage.lake import Lake
+from lakehouse.storage.objects import give_access
 
 READABLE_SINCE = "v1.2.0"
 
@@ -35,6 +36,7 @@ def publish_catalog(lake: Lake, contracts: Iterable[type[Table]], path: Path) ->
     with _lock(path.with_name(f".{path.name}.lock")):
         try:
             with duckdb.connect() as engine:
+                give_access(engine, lake)
                 engine.execute(f"ATTACH {_text(str(aside))} AS catalog (STORAGE_VERSION '{READABLE_SINCE}')")
                 engine.execute("USE catalog")
                 engine.execute("SET TimeZone = 'UTC'")

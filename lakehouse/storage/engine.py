@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.contracts.base import Column, Table
+from lakehouse.storage.objects import give_access
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,6 +58,7 @@ def register(
 
     `only` keeps the files whose partition column lies between two values, both included: the others are never opened.
     """
+    give_access(engine, table.lake)
     snapshot = table.snapshot(version).where(lambda f: all(_lies_in(f.partition.get(c), span) for c, span in (only or {}).items()))
     layer, name = table.contract.name.split("/", 1)
     engine.execute(f'CREATE SCHEMA IF NOT EXISTS "{layer}"')

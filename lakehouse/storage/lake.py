@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from lakehouse.contracts.base import Table
-from lakehouse.errors import ConflictError, ContractError, TableNotFoundError
+from lakehouse.errors import ConflictError, ContractError, SiteError, TableNotFoundError
 
 ATTEMPTS = 8
 BATCH_ROWS = 131_072
@@ -68,6 +69,11 @@ class Lake:
     """
 
     def __init__(self, root: str | Path, storage_options: dict[str, str] | None = None) -> None:
+        if "@" in urlsplit(str(root)).netloc:
+            raise SiteError(
+                "paths.lake: expected a URI without credentials, found some before an '@'.",
+                "Take them out of gridlake.yaml and give them in the environment: docs/operations.md tells the names.",
+            )
         self.root = str(root).rstrip("/") if "://" in str(root) else str(Path(root).absolute())
         self.storage_options = storage_options
 

@@ -115,7 +115,10 @@ def test_what_binds_is_named_with_its_worth():
     line = Line("tie", "north", "south", 20.0)
     problem = DispatchProblem(
         utc_intervals(MIDNIGHT, 2, 1.0), 1.0, {"north": 0.0, "south": 30.0}, reserve_mw=60.0, lines=[line],
-        thermal=[ThermalUnit("cheap", 0, 50, ((0, 0), (50, 500)), zone="north"), ThermalUnit("dear", 0, 50, ((0, 0), (50, 2000)), zone="south")],
+        thermal=[
+            ThermalUnit("cheap", 0, 50, ((0, 0), (50, 500)), zone="north"),
+            ThermalUnit("dear", 0, 50, ((0, 0), (50, 2000)), zone="south"),
+        ],
     )  # fmt: skip
     found = {(one.constraint, one.where): one for one in binding_constraints(problem, solve(problem, gap=0.0))}
     tie = found["transfer limit", "tie"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.alerts import alert_ledger
 from assets.cleaned import cleaned_assets, ledgers
 from assets.dispatch import dispatch_assets
 from assets.features import feature_assets
@@ -21,6 +22,7 @@ from jobs import site_jobs
 from lakehouse.flow.setup import parse_example
 from lakehouse.site import HOME_VARIABLE, SITE_FILE, Site, load_site
 from resources import WorkspaceResource
+from resources.executor import site_executor
 from sensors import site_sensors
 
 SAMPLE = Path(__file__).resolve().parent / "examples" / "sites" / "sample.yaml"
@@ -39,11 +41,12 @@ def build_definitions(site: Site) -> dg.Definitions:
             *model_assets(site),
             *forecast_assets(site),
             *dispatch_assets(site),
+            *alert_ledger(),
         ],
         jobs=site_jobs(site),
         sensors=site_sensors(site),
         resources={"workspace": WorkspaceResource(home=str(site.home))},
-        executor=dg.in_process_executor,
+        executor=site_executor,
     )
 
 

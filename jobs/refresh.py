@@ -83,7 +83,7 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step) 
     """Runs one step; returns what went wrong, or nothing."""
     selection = [dg.AssetKey(table.split("/")) for table in step.tables]
     job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(selection))
-    tags = {"gridlake/reason": step.reason}
+    tags = {"gridlake/work": str(step), "gridlake/reason": step.reason}
     if step.days:
         tags |= {
             "dagster/asset_partition_range_start": step.days[0].isoformat(),

@@ -215,6 +215,41 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def alerts(
+    test: Annotated[bool, typer.Option("--test", help="Send a test message by every channel instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows what is wrong with the data, the forecasts and the plan; who is told is `alerts` in the site file."""
+    from datetime import UTC
+
+    from lakehouse.alerting.channels import record
+    from lakehouse.flow.watch import conditions, read_ledger, try_channels
+    from lakehouse.flow.workspace import Workspace
+
+    workspace = Workspace.open()
+    if test:
+        outcome = try_channels(workspace.site)
+        if as_json:
+            print_json(outcome)
+        else:
+            for name, fault in outcome.items():
+                console().print(f"{name}: {fault or 'the test message went out'}", highlight=False, markup=False)
+        raise typer.Exit(1 if any(outcome.values()) else 0)
+    known = [e.alert for e in read_ledger(workspace) if e.closed_at is None and e.alert.kind == "run failed"]
+    found = [*known, *conditions(workspace, datetime.now(UTC))]
+    if as_json:
+        print_json([record(a) for a in found])
+        return
+    for alert in found:
+        mark = "[red]error[/]" if alert.severity == "error" else "[yellow]warn [/]"
+        console().print(f"{mark} {alert.key}, since {alert.since.astimezone(workspace.site.zone):%Y-%m-%d %H:%M}", highlight=False)
+        console().print(f"      {alert.what}", highlight=False, markup=False)
+        console().print(f"      → {alert.remedy}", highlight=False, markup=False)
+    if not found:
+        console().print("Nothing is wrong that the tables could tell.")
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000) -> None:
     """Opens the Dagster UI (webserver and daemon, loopback only) over this site."""
     from lakehouse.flow.setup import write_dagster_home

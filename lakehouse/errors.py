@@ -67,3 +67,9 @@ class DispatchError(GridlakeError):
     """A fleet, an instance or a plan contradicts itself."""
 
     exit_code = 8
+
+
+class AlertError(GridlakeError):
+    """A channel did not take a message."""
+
+    exit_code = 9

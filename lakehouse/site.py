@@ -10,7 +10,7 @@ import difflib
 import os
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -182,6 +182,61 @@ class Fleet(Section):
         return self
 
 
+class LogChannel(Section):
+    """Alerts as lines of JSON in a file of the site's folder."""
+
+    kind: Literal["log"]
+    file: str = "alerts.jsonl"
+
+
+class WebhookChannel(Section):
+    """Alerts as JSON posted to an address, which may be secret: `url_variable` names the environment variable that holds it."""
+
+    kind: Literal["webhook"]
+    url: str = ""
+    url_variable: str = ""
+
+    @model_validator(mode="after")
+    def _one_address(self) -> WebhookChannel:
+        if bool(self.url) == bool(self.url_variable):
+            raise ValueError("a webhook has either url or url_variable, the name of an environment variable")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url: expected http:// or https://, found '{self.url}'")
+        return self
+
+
+class EmailChannel(Section):
+    """Alerts by mail."""
+
+    kind: Literal["email"]
+    host: str
+    port: int = Field(587, ge=1, le=65535)
+    sender: str
+    recipients: tuple[str, ...] = Field(min_length=1)
+    encryption: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password_variable: str = ""
+
+    @model_validator(mode="after")
+    def _whole_login(self) -> EmailChannel:
+        if bool(self.user) != bool(self.password_variable):
+            raise ValueError("a login needs user and password_variable, the name of an environment variable")
+        return self
+
+
+AlertChannel = Annotated[LogChannel | WebhookChannel | EmailChannel, Field(discriminator="kind")]
+
+
+class Alerts(Section):
+    """Who is told when something is wrong, and from when on something counts as wrong."""
+
+    channels: dict[str, AlertChannel] = {"log": LogChannel(kind="log")}
+    due_by: str = Field("12:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    remind_after_hours: float = Field(24.0, gt=0)
+    accuracy_issues: int = Field(14, ge=1, le=365)
+    quarantined_share: float = Field(0.05, gt=0, le=1)
+
+
 class Site(Section):
     """One utility."""
 
@@ -199,6 +254,7 @@ class Site(Section):
     metering: Metering = Metering(longest_gap_days=7.0)
     series: dict[Target, Series] = {}
     fleet: Fleet | None = None
+    alerts: Alerts = Alerts()
     home: Path = Field(Path(), exclude=True)
 
     @field_validator("time_zone")
@@ -295,11 +351,18 @@ class Site(Section):
         Raises:
             SiteError: the path leaves the site's folder and is not written as an absolute path.
         """
-        written = getattr(self.paths, which)
+        return self.inside(getattr(self.paths, which), f"paths.{which}")
+
+    def inside(self, written: str, key: str) -> Path:
+        """Absolute path of what the site file names below `key`.
+
+        Raises:
+            SiteError: the path leaves the site's folder and is not written as an absolute path.
+        """
         resolved = (self.home / written).resolve()
         if not Path(written).is_absolute() and not resolved.is_relative_to(self.home.resolve()):
             raise SiteError(
-                f"{self.home / SITE_FILE}: paths.{which} is '{written}', which leads out of the site's folder.",
+                f"{self.home / SITE_FILE}: {key} is '{written}', which leads out of the site's folder.",
                 "Write it as an absolute path if that is meant.",
             )
         return resolved

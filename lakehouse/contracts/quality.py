@@ -146,3 +146,21 @@ class ForecastAccuracy(Table):
     pinball: Float64 = column("Mean pinball loss over the quantiles, in the series' unit.", nullable=True)
     coverage_80_pct: Float64 = column("Share of actuals between p10 and p90.", unit="%", nullable=True)
     is_fallback: Boolean = column("Whether any of the forecast came from a fallback.")
+
+
+class Alerts(Table):
+    """What people were told: one row per alert, open ones and those that are over."""
+
+    name = "quality/alerts"
+    key = ("kind", "subject", "since")
+
+    kind: Text = column("What sort of thing happened, such as 'data late'.")
+    subject: Text = column("What it is about: a feed, a target, a step.")
+    severity: Text = column("error where today's forecast or plan is wrong or missing, else warning.", isin=("warning", "error"))
+    what: Text = column("What happened.")
+    remedy: Text = column("What to do.")
+    since: Instant = column("When it began.", unit="UTC")
+    told_at: Instant = column("When it was last told; missing while no channel took it.", unit="UTC", nullable=True)
+    told: Text = column("The channels that were told, separated by commas.")
+    closed_at: Instant = column("When it was seen to be over; missing while it is open.", unit="UTC", nullable=True)
+    told_over: Text = column("The channels that need not be told any more that it is over, separated by commas.")

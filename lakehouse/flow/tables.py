@@ -41,6 +41,7 @@ def tables_of(site: Site) -> dict[str, type[Table]]:
         contracts.append(quality.ForecastAccuracy)
     if site.fleet:
         contracts += dispatch.ALL
+    contracts.append(quality.Alerts)
     return {contract.name: contract for contract in contracts}
 
 

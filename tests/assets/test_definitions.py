@@ -18,8 +18,8 @@ from lakehouse.site import Site, parse_site
 from tests.flow.builders import SITE
 from tests.generated import example
 
-LEDGERS = {"quality/deliveries", "quality/conservation", "quality/quarantine"}
-"""Tables that several steps write: told by them, and checked where they are written."""
+LEDGERS = {"quality/deliveries", "quality/conservation", "quality/quarantine", "quality/alerts"}
+"""Tables that several steps or a sensor write: told by them, and checked where they are written."""
 
 
 @pytest.fixture(scope="module", params=example_sites())

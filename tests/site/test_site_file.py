@@ -250,3 +250,14 @@ def test_the_environment_chooses_the_site_where_none_is_given(tmp_path: Path, mo
     monkeypatch.delenv("GRIDLAKE_HOME")
     monkeypatch.chdir(tmp_path)
     assert load_site().name == "small"
+
+
+def test_a_channel_says_where_it_leads_and_secrets_are_named_not_written():
+    site = parse_site(GOOD + "alerts: {channels: {chat: {kind: webhook, url_variable: HOOK}}}\n", PATH)
+    assert site.alerts.channels["chat"].url_variable == "HOOK"
+    both = GOOD + "alerts:\n  channels:\n    chat: {kind: webhook, url: 'https://x.example', url_variable: HOOK}\n"
+    assert "either url or url_variable" in told(both)
+    assert "user and password_variable" in told(
+        GOOD + "alerts: {channels: {duty: {kind: email, host: h, sender: a, recipients: [b], user: me}}}\n"
+    )
+    assert "pigeon" in told(GOOD + "alerts: {channels: {loft: {kind: pigeon}}}\n")

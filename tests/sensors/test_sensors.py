@@ -1,0 +1,114 @@
+"""The sensors as the daemon evaluates them, against a Dagster instance and a small site."""
+
+import os
+import time
+
+import dagster as dg
+import pytest
+
+from assets.skin import key_of
+from definitions import build_definitions
+from lakehouse.flow.watch import read_ledger
+from resources import WorkspaceResource
+from sensors.alerts import alert_sensor, failed_runs
+from sensors.refresh import STEP_TAG, WORK_TAG, refresh_sensor
+from tests.flow.builders import clean_up_to_date, day, land, reading_lines, village
+
+
+@pytest.fixture
+def site(tmp_path):
+    return village(tmp_path / "village")
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def land_readings(site, number):
+    path = land(site, "readings", day(number + 1), f"r{number}.csv", reading_lines(day(number)))
+    settled = time.time() - 60
+    os.utime(path, (settled, settled))
+
+
+def evaluate(sensor, site, instance, cursor=None):
+    context = dg.build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        definitions=build_definitions(site.site),
+        resources={"workspace": WorkspaceResource(home=str(site.site.home))},
+    )
+    return sensor.evaluate_tick(context)
+
+
+def test_an_arrival_is_asked_for_once_and_told_as_an_observation(site, instance):
+    land_readings(site, 18)
+    tick = evaluate(refresh_sensor(site.site), site, instance)
+    [request] = [r for r in tick.run_requests if r.asset_selection == [key_of("raw/readings")]]
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-19"
+    assert request.tags[WORK_TAG] == request.tags[STEP_TAG] == "raw/readings 2026-03-19"
+    again = evaluate(refresh_sensor(site.site), site, instance, tick.cursor)
+    assert request.run_key in [r.run_key for r in again.run_requests]  # the same key: the daemon launches it once
+    [seen] = [e for e in tick.asset_events if isinstance(e, dg.AssetObservation)]
+    assert seen.asset_key == key_of("landing/readings") and seen.partition == "2026-03-19" and seen.metadata["files"].value == 1
+
+
+def test_a_file_that_is_still_being_written_is_waited_for(site, instance):
+    land(site, "readings", day(19), "r18.csv", reading_lines(day(18)))
+    assert not [r for r in evaluate(refresh_sensor(site.site), site, instance).run_requests if "raw" in str(r.asset_selection)]
+
+
+def test_nothing_new_costs_a_look_only(site, instance):
+    land_readings(site, 18)
+    land_readings(site, 19)
+    clean_up_to_date(site)
+    tick = evaluate(refresh_sensor(site.site), site, instance)
+    assert [r.asset_selection for r in tick.run_requests] == [[key_of("features/demand")]]
+
+
+def report_check(instance, table, name, *, passed):
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(asset_key=key_of(table), check_name=name, passed=passed, severity=dg.AssetCheckSeverity.ERROR)
+    )
+
+
+def test_a_failed_blocking_check_holds_back_what_rests_on_it_until_it_passes(site, instance):
+    land_readings(site, 18)
+    land_readings(site, 19)
+    clean_up_to_date(site)
+    report_check(instance, "cleaned/meter_readings", "nothing_is_lost", passed=False)
+    held = evaluate(refresh_sensor(site.site), site, instance)
+    assert not held.run_requests
+    assert "features/demand" in held.skip_message and "nothing_is_lost of cleaned/meter_readings failed" in held.skip_message
+    report_check(instance, "cleaned/meter_readings", "nothing_is_lost", passed=True)
+    assert evaluate(refresh_sensor(site.site), site, instance).run_requests
+
+
+@dg.op
+def runs_or_not(context: dg.OpExecutionContext) -> None:
+    if context.run.tags.get("fails"):
+        raise dg.Failure("no space left on the disk")
+
+
+@dg.job
+def work() -> None:
+    runs_or_not()
+
+
+def run(instance, **tags):
+    work.execute_in_process(instance=instance, raise_on_error=False, tags={WORK_TAG: "raw/readings 2026-03-19"} | tags)
+
+
+def test_a_failed_run_is_told_once_and_over_when_the_same_work_succeeds(site, instance):
+    run(instance, fails="yes")
+    [alert] = failed_runs(instance)
+    assert (alert.subject, alert.what) == ("raw/readings 2026-03-19", "no space left on the disk")
+    first = evaluate(alert_sensor(), site, instance)
+    assert "new run failed: raw/readings 2026-03-19 by log" in first.skip_message
+    assert [e.asset_key for e in first.asset_events] == [key_of("quality/alerts")]
+    run(instance, fails="yes")
+    assert "Nothing to send" in evaluate(alert_sensor(), site, instance).skip_message
+    run(instance)
+    assert "over run failed" in evaluate(alert_sensor(), site, instance).skip_message
+    assert [e.closed_at is None for e in read_ledger(site)] == [False]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -238,7 +238,7 @@ def train_models(workspace: Workspace, target: str) -> Trained:
 
     Where the history is too short to learn from, there is no version, and the naive chain forecasts.
     """
-    from lakehouse.forecasting.training import train
+    from lakehouse.forecasting.training import train_kinds
 
     task, registry = task_of(workspace.site, target), registry_of(workspace)
     features = features_between(workspace, target)
@@ -249,35 +249,33 @@ def train_models(workspace: Workspace, target: str) -> Trained:
     last = max(days)
     weeks = min(EVALUATED_WEEKS, max((len(days) - LEAST_LEARNING_DAYS) // 7, 0))
     versions = {t: workspace.table(t).version() for t in [f"features/{target}", *inputs_of(workspace.site, target)]}
-
-    def made(kind: str, until: date, *, with_fallback: bool = True) -> ModelVersion:
-        instant = task.issue_instants(until, until)[0]
-        folder = registry.folder_for(target, f"{kind}-{until:%Y%m%d}")
-        return registry.add(
-            train(task, features, model=kind, trained_until=instant, folder=folder, data_versions=versions, with_fallback=with_fallback)
-        )
-
-    # The newest versions first: a kind that can't be trained on this history isn't evaluated either.
-    newest: dict[str, ModelVersion] = {}
     refused: list[str] = []
-    is_first = not registry.versions(target)
-    for kind in kinds:
-        try:
-            newest[kind] = made(kind, last)
-        except ForecastError as error:
-            refused.append(f"{kind}: {error.problem}")
-    if is_first and newest:
-        for week in range(weeks, 0, -REFIT_WEEKS):
-            try:
-                early = made(next(iter(newest)), last - timedelta(days=7 * week), with_fallback=False)
-            except ForecastError:
-                continue  # too early to have learnt anything; its issues are made by the naive, and say so
-            registry.challenge(target, early.version, at=early.trained_until)
-    evaluated, losses = (
-        _evaluated(task, features, ["seasonal_naive", *newest], last - timedelta(days=7 * weeks - 1), last)
-        if weeks and newest
-        else ({}, {})
-    )
+    newest: dict[str, ModelVersion] = {}
+    evaluated: dict[str, dict[str, float]] = {}
+    losses: dict[str, np.ndarray] = {}
+    is_first = not any(v.is_made_for(task) for v in registry.versions(target))
+    try:
+        made = train_kinds(
+            task,
+            features,
+            kinds,
+            trained_until=task.issue_instants(last, last)[0],
+            folder_for=lambda name: registry.folder_for(target, name),
+            evaluated_days=7 * weeks,
+            refit_days=7 * REFIT_WEEKS,
+            hindcast_kind=kinds[0] if is_first else None,
+            data_versions=versions,
+        )
+    except ForecastError as error:
+        refused = [f"{', '.join(kinds)}: {error.problem}"]
+    else:
+        for early in made.hindcasts:
+            registry.challenge(target, registry.add(early).version, at=early.trained_until)
+        newest = {kind: registry.add(version) for kind, version in made.newest.items()}
+        refused = [f"{kind}: {error.problem}" for kind, error in made.refused.items()]
+        evaluated = made.measures
+        losses = {str(kind): _daily_loss(task, rows) for kind, rows in made.forecasts.groupby("model")} if evaluated else {}
+    registry.record_training(target, _asked_for(workspace.site, target))
     reasons = []
     for kind, version in newest.items():
         champion = registry.champion(target)
@@ -289,19 +287,6 @@ def train_models(workspace: Workspace, target: str) -> Trained:
     champion = registry.champion(target)
     commit = workspace.replace(f"models/{target}", _version_rows(workspace, target, evaluated, 7 * weeks))
     return Trained(commit, evaluated, champion.version if champion else "", "; ".join([*reasons, *refused]))
-
-
-def _evaluated(
-    task: ForecastTask, features: pa.Table, kinds: list[str], first: date, last: date
-) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
-    """Measures and daily losses of each kind on a rolling origin."""
-    from lakehouse.forecasting.training import rolling_origin
-
-    try:
-        issued, measures = rolling_origin(task, features, kinds, 7 * REFIT_WEEKS, first, last)
-    except ForecastError:
-        return {}, {}
-    return measures, {str(kind): _daily_loss(task, rows) for kind, rows in issued.groupby("model")}
 
 
 def _daily_loss(task: ForecastTask, rows: pd.DataFrame) -> np.ndarray:
@@ -328,7 +313,7 @@ def _version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[s
                 "model_version": version.version,
                 "trained_until": version.trained_until.to_pydatetime(),
                 "trained_from": datetime.fromisoformat(version.training_span[0]),
-                "training_rows": int(version.metrics.get("n", 0)),
+                "training_rows": version.rows,
                 "is_champion": champion is not None and champion.version == version.version,
                 "evaluated_issues": issues if found else kept.get("evaluated_issues", 0),
                 "mae": found.get("mae", kept.get("mae")),
@@ -342,10 +327,22 @@ def _version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[s
     return workspace.contract(f"models/{target}").from_rows(rows)
 
 
+def _asked_for(site: Site, target: str) -> dict[str, Any]:
+    """What a training answers to: the code that makes models, the description of the target, and the kinds."""
+    from lakehouse.forecasting.models.base import task_signature
+    from lakehouse.forecasting.training import MODELS_VERSION
+
+    return {"models_version": MODELS_VERSION, "kinds": models_of(site, target), "task": task_signature(task_of(site, target))}
+
+
 def training_is_due(workspace: Workspace, target: str) -> bool:
-    """Whether the newest version is older than a week of issues, or there is none and there are features that were not tried."""
+    """Whether models must be trained: there are none, their code or the target's description changed, a week of issues passed, or
+    forecasts or their inputs drifted since.
+
+    Where the history was too short to train, it is due when there are features that were not tried.
+    """
     table = workspace.table(f"models/{target}")
-    if not table.exists():
+    if not table.exists() or registry_of(workspace).last_training(target) != _asked_for(workspace.site, target):
         return True
     versions = table.read().column("trained_until").to_pylist()
     if not versions:
@@ -384,7 +381,7 @@ def issue_forecasts(workspace: Workspace, target: str, first: date, last: date) 
     # Issues of one version are forecast together: loading a model costs more than using it.
     by_version: dict[str, tuple[ModelVersion | None, list[date]]] = {}
     for day in wanted:
-        version = registry.model_for(target, task.issue_instants(day, day)[0])
+        version = registry.model_for(target, task.issue_instants(day, day)[0], task)
         by_version.setdefault(version.version if version else "", (version, []))[1].append(day)
     parts: list[pa.Table] = []
     for version, days in by_version.values():

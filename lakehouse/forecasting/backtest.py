@@ -23,8 +23,9 @@ from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, build_features, history_days
 from lakehouse.forecasting.models import ENSEMBLE
 from lakehouse.forecasting.models.base import column
+from lakehouse.forecasting.rolling import ENSEMBLE_MEMBERS, rolling_origin
 from lakehouse.forecasting.task import ForecastTask
-from lakehouse.forecasting.training import ENSEMBLE_MEMBERS, members_of, rolling_origin
+from lakehouse.forecasting.training import members_of
 
 DEFAULT_MODELS = ("lightgbm", "lear", "keras", "ensemble", "like_day", "seasonal_naive")
 SUMMARY_MEASURES = ("mae", "rmse", "mape", "wape", "rmae", "pinball", "coverage_80")

@@ -10,11 +10,11 @@ import logging
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting.features import TARGET_COLUMN
 from lakehouse.forecasting.models.base import column, first_known
-from lakehouse.forecasting.models.ensemble import Forecaster
 from lakehouse.forecasting.task import ForecastTask
 from lakehouse.forecasting.training import ModelVersion
 
@@ -39,6 +39,8 @@ def forecast_schema(task: ForecastTask) -> pa.Schema:
 def forecast(task: ForecastTask, features: pa.Table, version: ModelVersion | None) -> pa.Table:
     """Forecasts every row of a features table; always gives a value.
 
+    Each issue is computed by itself, so that a forecast is the same to the last bit whichever others are made along with it.
+
     Args:
         task: what is forecast.
         features: features of the issues, as `build_features` gives them.
@@ -55,15 +57,23 @@ def forecast(task: ForecastTask, features: pa.Table, version: ModelVersion | Non
     rows = features.num_rows
     if rows == 0:
         raise ForecastError(f"There are no features to forecast {task.target} from.", "Refresh the features of the issue day first.")
-    issued = features.column("issued_at")
-    if version is not None:
-        earliest = min(issued.unique().to_pylist())
-        if version.trained_until > earliest:
-            raise ForecastError(
-                f"Version {version.version} was trained on data known at {version.trained_until.isoformat()}, "
-                f"after the issue {earliest.isoformat()}.",
-                "Use the registry's model_for(target, issued_at).",
-            )
+    issued = features.column("issued_at").combine_chunks()
+    issues = sorted(issued.unique().to_pylist())
+    if version is not None and version.trained_until > issues[0]:
+        raise ForecastError(
+            f"Version {version.version} was trained on data known at {version.trained_until.isoformat()}, "
+            f"after the issue {issues[0].isoformat()}.",
+            "Use the registry's model_for(target, issued_at).",
+        )
+    if len(issues) == 1:
+        return _one_issue(task, features, version)
+    places = [np.flatnonzero(pc.equal(issued, pa.scalar(one, issued.type)).to_numpy(zero_copy_only=False)) for one in issues]
+    made = pa.concat_tables([_one_issue(task, features.take(pa.array(mine)), version) for mine in places])
+    return made.take(pa.array(np.argsort(np.concatenate(places))))
+
+
+def _one_issue(task: ForecastTask, features: pa.Table, version: ModelVersion | None) -> pa.Table:
+    rows = features.num_rows
     quantiles = np.full((rows, len(task.quantiles)), np.nan)
     model = np.full(rows, "", dtype=object)
     reason = np.full(rows, None, dtype=object)
@@ -75,7 +85,7 @@ def forecast(task: ForecastTask, features: pa.Table, version: ModelVersion | Non
 
     if version is not None and healthy.any():
         try:
-            found = version.forecaster().predict(features.filter(pa.array(healthy)))
+            found = version.forecaster.predict(features.filter(pa.array(healthy)))
             quantiles[healthy], model[healthy] = found, version.model
             lost = healthy & ~np.isfinite(quantiles).all(axis=1)
             trouble[lost] = f"{version.model} gave no value"
@@ -87,7 +97,7 @@ def forecast(task: ForecastTask, features: pa.Table, version: ModelVersion | Non
         usable = pending & ~np.char.startswith(trouble.astype(str), "actuals")
         if usable.any():
             try:
-                bare = version.without_inputs()
+                bare = version.without_inputs
                 if bare is not None:
                     quantiles[usable] = bare.predict(features.filter(pa.array(usable)))
                     model[usable] = f"{version.model}_without_inputs"
@@ -104,7 +114,7 @@ def forecast(task: ForecastTask, features: pa.Table, version: ModelVersion | Non
     return pa.table(
         {
             "series_id": features.column("series_id"),
-            "issued_at": issued,
+            "issued_at": features.column("issued_at"),
             "valid_at": features.column("valid_at"),
             **columns,
             "model": pa.array(model.tolist(), pa.string()),
@@ -159,7 +169,7 @@ def _naive(task: ForecastTask, features: pa.Table, version: ModelVersion | None)
     saved: np.ndarray | None = None
     if version is not None:
         try:
-            saved = Forecaster.load(version.folder / "naive").predict(features)
+            saved = version.naive.predict(features)
         except Exception:
             log.exception("the saved naive of %s failed", version.version)
     level = first_known(features, ["mean_168h", "mean_672h", "last_value"])

@@ -1,7 +1,7 @@
 """The file registry of model versions: what was trained, what is champion, and how it became so.
 
-Layout below the root: `<target>/versions/<version>/` (as `training.train` wrote it) and `<target>/promotions.json`, a list that
-only grows. Experiment tracking (MLflow) may mirror it; this file is the truth for forecasting.
+Layout below the root: `<target>/versions/<version>/` (as `training` wrote it), `<target>/promotions.json`, a list that only grows,
+and `<target>/training.json`, what was last tried. This is the truth that forecasts go by; `tracking.py` mirrors it to MLflow.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pandas as pd
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
+from lakehouse.forecasting.task import ForecastTask
 from lakehouse.forecasting.training import METADATA_FILE, ModelVersion
 
 SIGNIFICANCE = 0.05
@@ -80,6 +81,15 @@ class Registry:
             f"Versions: {', '.join(v.version for v in self.versions(target)) or 'none yet'}.",
         )
 
+    def record_training(self, target: str, tried: dict[str, Any]) -> None:
+        """Keeps what a training was asked for, so that a change of it asks for another."""
+        self._write(self.root / target / "training.json", tried)
+
+    def last_training(self, target: str) -> dict[str, Any]:
+        """What the last training was asked for; empty before the first."""
+        path = self.root / target / "training.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
     def promote(self, target: str, name: str, *, reason: str, at: pd.Timestamp) -> None:
         """Makes a version champion; `at` is the instant of the decision, for the record."""
         self.version(target, name)
@@ -95,43 +105,46 @@ class Registry:
         path = self.root / target / "promotions.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
-    def roll_back(self, target: str, *, at: pd.Timestamp) -> ModelVersion:
-        """Puts the champion before the present one back in charge.
+    def roll_back(self, target: str, *, at: pd.Timestamp, to: str | None = None) -> ModelVersion:
+        """Puts an earlier champion back in charge: the one before the present, or a named one; those after it are withdrawn.
 
         Raises:
-            ForecastError: if there was none.
+            ForecastError: if there was none, or the named version never was champion before the present one.
         """
-        promotions = self.promotions(target)
         in_charge: list[str] = []
-        for entry in promotions:
+        for entry in self.promotions(target):
             if entry.get("rolled_back"):
-                in_charge.pop()
+                del in_charge[len(in_charge) - in_charge[::-1].index(entry["version"]) :]
             else:
                 in_charge.append(entry["version"])
-        if len(in_charge) < 2:
+        earlier = in_charge[:-1]
+        if not earlier:
             raise ForecastError(f"The {target} model can't be rolled back: no earlier champion is on record.")
-        self._append(
-            target,
-            {
-                "version": in_charge[-2],
-                "at": pd.Timestamp(at).isoformat(),
-                "reason": f"rolled back from {in_charge[-1]}",
-                "rolled_back": in_charge[-1],
-            },
-        )
-        return self.version(target, in_charge[-2])
+        if to is not None and to not in earlier:
+            raise ForecastError(
+                f"The {target} model can't be rolled back to {to}: it was not champion before {in_charge[-1]}.",
+                f"Earlier champions, newest first: {', '.join(reversed(earlier))}.",
+            )
+        back = to or earlier[-1]
+        withdrawn = in_charge[len(in_charge) - in_charge[::-1].index(back) :]
+        reason = f"rolled back from {in_charge[-1]}"
+        self._append(target, {"version": back, "at": pd.Timestamp(at).isoformat(), "reason": reason, "rolled_back": withdrawn})
+        return self.version(target, back)
 
-    def model_for(self, target: str, issued_at: pd.Timestamp) -> ModelVersion | None:
-        """The newest promoted version (rolled-back ones aside) that was trained on nothing later than an issue."""
+    def model_for(self, target: str, issued_at: pd.Timestamp, task: ForecastTask | None = None) -> ModelVersion | None:
+        """The newest promoted version (rolled-back ones aside) that was trained on nothing later than an issue.
+
+        With a task, versions that another code or another description of the target made are passed over.
+        """
         promotions = self.promotions(target)
         withdrawn: set[str] = set()
         for entry in promotions:
-            if entry.get("rolled_back"):
-                withdrawn.add(entry["rolled_back"])
+            withdrawn.update(entry.get("rolled_back", []))
             withdrawn.discard(entry["version"])
         promoted = {entry["version"] for entry in promotions} - withdrawn
         fitting = [v for v in self.versions(target) if v.version in promoted and v.trained_until <= pd.Timestamp(issued_at)]
-        return fitting[-1] if fitting else None
+        usable = [v for v in fitting if task is None or v.is_made_for(task)]
+        return usable[-1] if usable else None
 
     def challenge(
         self,
@@ -159,6 +172,8 @@ class Registry:
             decision = Decision(True, "first version of this target")
         elif champion.version == challenger.version:
             return Decision(False, "is champion already")
+        elif (champion.models_version, champion.task) != (challenger.models_version, challenger.task):
+            decision = Decision(True, f"{champion.version} was made by other code or for another description of the target")
         elif challenger_loss is None or champion_loss is None:
             same = champion.model == challenger.model
             decision = Decision(
@@ -185,8 +200,11 @@ class Registry:
         return decision
 
     def _append(self, target: str, entry: dict[str, Any]) -> None:
-        path = self.root / target / "promotions.json"
+        self._write(self.root / target / "promotions.json", [*self.promotions(target), entry])
+
+    @staticmethod
+    def _write(path: Path, content: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(f".promotions.{os.getpid()}.json")
-        staging.write_text(json.dumps([*self.promotions(target), entry], indent=1) + "\n", encoding="utf-8")
+        staging = path.with_name(f".{path.stem}.{os.getpid()}.json")
+        staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         staging.replace(path)

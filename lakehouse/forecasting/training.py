@@ -1,18 +1,16 @@
-"""Training a version of a model, and rolling-origin evaluation.
+"""Training versions of models: fit, calibrate on issues that the fit did not see, write, and tell what it was made from.
 
-Both work on a features table. Training ends at what was known at an issue; weights and calibration come from issues that the
-members were not fitted to. Where versions are kept is the business of `registry.py`.
+The way through time is in `rolling.py`; where versions are kept is the business of `registry.py`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +21,34 @@ import pyarrow.compute as pc
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
-from lakehouse.forecasting.features import TARGET_COLUMN, feature_names, history_days
-from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES, make_model
-from lakehouse.forecasting.models.base import Model, column, first_known, task_signature
-from lakehouse.forecasting.models.ensemble import CALIBRATION_DAYS, Calibration, Forecaster, combine, weights_from_past
+from lakehouse.forecasting.features import feature_names, history_days
+from lakehouse.forecasting.models import ENSEMBLE, make_model
+from lakehouse.forecasting.models.base import Model, column, first_known, task_from_signature, task_signature
+from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, weights_from_past
+from lakehouse.forecasting.rolling import (
+    ENSEMBLE_MEMBERS,
+    LEAST_DAYS,
+    NAIVE,
+    NAIVE_CHAIN,
+    Day,
+    Walk,
+    blocks_of,
+    evaluated,
+    fit,
+    known_rows,
+    learnable_days,
+    walk,
+)
 from lakehouse.forecasting.task import ForecastTask
 
-ENSEMBLE_MEMBERS = ("lightgbm", "keras", "lear")
-NAIVE_CHAIN = ["lag_7d", "lag_14d", "lag_21d", "lag_28d"]
 METADATA_FILE = "metadata.json"
-Progress = Callable[[int, int, str], None]
+MODELS_VERSION = 3
+"""Version of how models are made and saved: raised when saved ones can no longer be read, or would be made otherwise now.
+A version with another number is not used, and asks for training."""
+BARE_LINEAR_DAYS = 300
+"""With so many days the fallback without inputs is linear: a hundredth of the trees' time, and close behind them."""
+RANGE = (0.005, 0.995)
+"""Quantiles between which a training has seen an input; see `ModelVersion.input_ranges`."""
 
 
 @dataclass
@@ -44,7 +60,11 @@ class ModelVersion:
         version: identifier, unique per target.
         trained_until: UTC instant; every actual that was used was known by then.
         folder: holds `metadata.json`, `model/` and `without_inputs/`.
-        metrics: measures on the held-out last issues before `trained_until`.
+        metrics: measures on the last issues before `trained_until`, forecast by fits that had not seen them.
+        rows: rows of features that it was fitted to.
+        input_ranges: for each input and the recent level of the target the range in which all but one in a hundred values of the
+            training lay.
+        models_version: `MODELS_VERSION` of the code that made it.
     """
 
     target: str
@@ -60,15 +80,29 @@ class ModelVersion:
     packages: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     task: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    input_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    models_version: int = 1
 
+    @cached_property
     def forecaster(self) -> Forecaster:
-        """Loads the fitted model."""
+        """The fitted model, loaded when it is first asked for."""
         return Forecaster.load(self.folder / "model")
 
+    @cached_property
     def without_inputs(self) -> Forecaster | None:
-        """Loads the fallback that needs no exogenous input; None where the task has none."""
+        """The fallback that needs no exogenous input; None where the task has none."""
         folder = self.folder / "without_inputs"
         return Forecaster.load(folder) if folder.exists() else None
+
+    @cached_property
+    def naive(self) -> Forecaster:
+        """The naive forecast with the spread that it had in the training."""
+        return Forecaster.load(self.folder / "naive")
+
+    def is_made_for(self, task: ForecastTask) -> bool:
+        """Whether today's code made it, and for this very description of the target."""
+        return self.models_version == MODELS_VERSION and task_from_signature(self.task) == task
 
     def record(self) -> dict[str, Any]:
         """Everything but the folder, as JSON."""
@@ -85,6 +119,24 @@ class ModelVersion:
         return cls(folder=folder, **fields)
 
 
+@dataclass
+class Training:
+    """What `train_kinds` made.
+
+    Attributes:
+        newest: a version of each kind that could be trained.
+        hindcasts: versions of one kind as of earlier issues, oldest first.
+        forecasts, measures: of the evaluated issues, by model, as `rolling.rolling_origin` gives them; empty without evaluation.
+        refused: why a kind could not be trained.
+    """
+
+    newest: dict[str, ModelVersion]
+    hindcasts: list[ModelVersion]
+    forecasts: pd.DataFrame
+    measures: dict[str, dict[str, float]]
+    refused: dict[str, ForecastError]
+
+
 def train(
     task: ForecastTask,
     features: pa.Table,
@@ -96,7 +148,7 @@ def train(
     data_versions: dict[str, Any] | None = None,
     with_fallback: bool = True,
 ) -> ModelVersion:
-    """Trains a model on what was known at `trained_until` and writes it into `folder`.
+    """Trains one model on what was known at `trained_until` and writes it into `folder`.
 
     The last issues are held out first: their errors give metrics, weights and calibration; then everything is fitted.
 
@@ -113,199 +165,113 @@ def train(
     Raises:
         ForecastError: when there are too few days.
     """
-    trained_until = pd.Timestamp(trained_until).tz_convert("UTC")
-    rows = _known_rows(task, features, trained_until)
-    days = np.unique(column(rows, "days_since_2000"))
-    if len(days) < 14:
-        raise ForecastError(
-            f"Training {model} for {task.target} needs at least 14 days with actuals known at {trained_until.isoformat()}, "
-            f"found {len(days)}.",
-            f"Land a longer history: {history_days(task)} days for the lags and at least 14 to learn from.",
-        )
-    hold = holdout_days(len(days))
-    held = column(rows, "days_since_2000") > days[-hold - 1]
-    early, late = rows.filter(pa.array(~held)), rows.filter(pa.array(held))
-    truth = column(late, TARGET_COLUMN)
-    names = members_of(model, len(days) - hold)
-    first = {name: _fit(name, early, task, seed, None, None) for name in names}
-    past = {name: m.predict(late) for name, m in first.items()}
-    weights = weights_from_past(past, truth, task.median_index)
-    combined = combine(past, weights)
-    calibration = Calibration.from_past(combined, truth, task.quantiles, days=hold)
-    # the network would take over the held-out fit's weights as they are; the trees take over their spread, which changes slowly
-    fitted = {name: _fit(name, rows, task, seed, first[name] if name == "lightgbm" else None, None) for name in names}
-    forecaster = Forecaster(fitted, weights, calibration, task.quantiles, feature_names(task))
-    # the held-out measures use the first half's calibration on the second half, so that they are honest as well
-    scored = _held_out_measures(task, late, combined, truth)
-
-    staging = folder.with_name(folder.name + ".new")
-    shutil.rmtree(staging, ignore_errors=True)
-    (staging / "model").mkdir(parents=True)
-    forecaster.save(staging / "model")
-    if with_fallback and task.inputs and model not in ("seasonal_naive", "like_day"):
-        plain = [n for n in feature_names(task) if not depends_on_inputs(n, task)]
-        bare = make_model("lightgbm").fit(early, task, seed=seed, columns=plain)
-        bare_past = bare.predict(late)
-        bare = make_model("lightgbm").fit(rows, task, seed=seed, previous=bare, columns=plain)
-        (staging / "without_inputs").mkdir()
-        Forecaster(
-            {"lightgbm": bare}, {"lightgbm": 1.0}, Calibration.from_past(bare_past, truth, task.quantiles), task.quantiles, plain
-        ).save(staging / "without_inputs")
-    naive = Forecaster(
-        {"seasonal_naive": make_model("seasonal_naive").fit(rows, task)},
-        {"seasonal_naive": 1.0},
-        Calibration.none(len(task.quantiles)),
-        task.quantiles,
-    )
-    (staging / "naive").mkdir()
-    naive.save(staging / "naive")
-    valid = rows.column("valid_at")
-    parameters = {name: m.parameters() for name, m in fitted.items()} | {"weights": weights}
-    fingerprint = json.dumps(
-        [task_signature(task), model, trained_until.isoformat(), seed, data_versions or {}, rows.num_rows, parameters],
-        sort_keys=True,
-        default=str,
-    )
-    version = ModelVersion(
-        target=task.target,
-        model=model,
-        version=f"{model}-{trained_until:%Y%m%dT%H%MZ}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}",
+    made = train_kinds(
+        task,
+        features,
+        [model],
         trained_until=trained_until,
-        folder=folder,
-        metrics=scored,
-        parameters=parameters,
-        data_versions=dict(data_versions or {}),
-        training_span=(pc.min(valid).as_py().isoformat(), pc.max(valid).as_py().isoformat()),
-        feature_names=feature_names(task),
-        packages=package_versions(),
+        folder_for=lambda name: folder,
         seed=seed,
-        task=task_signature(task),
+        data_versions=data_versions,
+        with_fallback=with_fallback,
     )
-    (staging / METADATA_FILE).write_text(json.dumps(version.record(), indent=1, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging.rename(folder)
-    return ModelVersion.read(folder)
+    if model in made.refused:
+        raise made.refused[model]
+    return made.newest[model]
 
 
-def rolling_origin(
+def train_kinds(
     task: ForecastTask,
     features: pa.Table,
-    models: Sequence[str],
-    refit_days: int,
-    first_issue: dt.date,
-    last_issue: dt.date,
+    kinds: Sequence[str],
     *,
+    trained_until: pd.Timestamp,
+    folder_for: Callable[[str], Path],
+    evaluated_days: int = 0,
+    refit_days: int = 14,
+    hindcast_kind: str | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
-    resume: Path | None = None,
-) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """Forecasts every issue day of a span with models refitted every `refit_days` on what was known then.
+    data_versions: dict[str, Any] | None = None,
+    with_fallback: bool = True,
+) -> Training:
+    """Trains a version of each kind, and evaluates them on the last issues, in one pass through time.
 
-    Some weeks before the span are forecast as well, unseen by the fit, to give the first weights and calibration.
+    Each model is fitted some weeks before the evaluated issues, at each refit among them, and on everything. What the earlier
+    fits said of issues they had not seen is the evaluation, and calibrates the versions. Spread models and network weights are
+    taken over from earlier fits only, so that nothing of the future gets in.
 
     Args:
         task: what is forecast.
-        features: features of the issues before and in the span.
-        models: names among `MODEL_NAMES`, and `ensemble` for the weighted average of the learning ones among them.
-        refit_days: days between refits.
-        first_issue, last_issue: local issue days, both included.
+        features: features of past issues.
+        kinds: names among `MODEL_NAMES`, and `ensemble`.
+        trained_until: UTC instant of the newest issue; nothing known later is used.
+        folder_for: folder for a version, by a name that is unique within this training.
+        evaluated_days: the last so many issue days are evaluated; 0 for none. None are either where the history before them is too short.
+        refit_days: days between refits among them.
+        hindcast_kind: kind of which a version is written at each of those refits as well.
         seed: of everything random.
-        progress: called with blocks done, blocks in all, and a label.
-        resume: folder for the raw forecasts of finished blocks; a second run goes on from there.
-
-    Returns:
-        Forecasts (`series_id`, `issued_at`, `valid_at`, quantiles, `model`, `actual`, `naive`, `naive_scale`) and measures by model.
+        data_versions: table versions that the features were made from, for the record.
+        with_fallback: whether a second model without the inputs is trained, for issues at which they are missing.
 
     Raises:
-        ForecastError: when no issue before the span can be learnt from.
+        ForecastError: when there are too few days for any model.
     """
-    if last_issue < first_issue:
-        raise ForecastError(f"The backtest's span ends ({last_issue}) before it begins ({first_issue}).")
-    base = [m for m in dict.fromkeys(models) if m != ENSEMBLE]
-    for name in base:
-        if name not in MODEL_NAMES:
-            make_model(name)
-    issue_day = features.column("date").to_numpy().astype("datetime64[D]")
-    start, stop = np.datetime64(first_issue), np.datetime64(last_issue)
-    inside = (issue_day >= start) & (issue_day <= stop)
-    if not inside.any():
+    trained_until = pd.Timestamp(trained_until).tz_convert("UTC")
+    known = known_rows(task, features, trained_until)
+    last: Day = np.datetime64(trained_until.tz_convert(task.time_zone).date().isoformat())
+    tomorrow: Day = last + 1  # type: ignore[assignment,operator]
+    days = learnable_days(known, tomorrow)
+    if len(days) < LEAST_DAYS:
         raise ForecastError(
-            f"There are no features of {task.target} for issue days {first_issue} to {last_issue}.",
-            "Refresh the features of that span, or choose another.",
+            f"Training {', '.join(kinds)} for {task.target} needs at least {LEAST_DAYS} days with actuals known at "
+            f"{trained_until.isoformat()}, found {len(days)}.",
+            f"Land a longer history: {history_days(task)} days for the lags and at least {LEAST_DAYS} to learn from.",
         )
-    truth_all = column(features, TARGET_COLUMN)
-    learnable = np.unique(issue_day[(issue_day < start) & np.isfinite(truth_all)])
-    if len(learnable) < 14:
-        raise ForecastError(
-            f"A backtest of {task.target} from {first_issue} needs at least 14 earlier issue days with actuals, found {len(learnable)}.",
-            "Begin later, or land a longer history.",
-        )
-    hold = holdout_days(len(learnable))
-    if any(m not in ("seasonal_naive", "like_day") for m in base) and len(learnable) - hold < 14:
-        hold = max(len(learnable) - 14, 0)
-    warm_start = learnable[-hold] if hold else start
-    blocks: list[tuple[np.datetime64, np.datetime64]] = [(warm_start, start)] if warm_start < start else []
-    at = start
-    while at <= stop:
-        blocks.append((at, min(at + np.timedelta64(refit_days, "D"), stop + np.timedelta64(1, "D"))))
-        at = at + np.timedelta64(refit_days, "D")
-    selected = np.flatnonzero((issue_day >= warm_start) & (issue_day <= stop))
-    rows = features.take(pa.array(selected))
-    raw = {name: np.full((len(selected), len(task.quantiles)), np.nan) for name in base}
-    day_of_row = issue_day[selected]
-    seconds = dict.fromkeys(base, 0.0)
-    last_error: ForecastError | None = None
-    digest = _digest(task, features, seed)
-    done, total = 0, len(blocks) * len(base)
-    for name in base:
-        previous: Model | None = None
-        for begin, end in blocks:
-            mine = np.flatnonzero((day_of_row >= begin) & (day_of_row < end))
-            began = time.perf_counter()
-            done += 1
-            if len(mine):
-                block_rows = rows.take(pa.array(mine))
-                kept = resume / f"{name}_{begin}_{end}_{digest}.npy" if resume is not None else None
-                if kept is not None and kept.exists():
-                    raw[name][mine] = np.load(kept, allow_pickle=False)
-                else:
-                    issue = pd.Timestamp(block_rows.column("issued_at")[0].as_py())
-                    known = _known_rows(task, features, issue)
-                    try:
-                        previous = _fit(name, known, task, seed, previous, None)
-                    except ForecastError as error:  # too little history as yet: this model begins with a later block
-                        last_error = error
-                        continue
-                    raw[name][mine] = previous.predict(block_rows)
-                    if kept is not None:
-                        kept.parent.mkdir(parents=True, exist_ok=True)
-                        staging = kept.with_suffix(".part.npy")
-                        np.save(staging, raw[name][mine])
-                        staging.rename(kept)
-            seconds[name] += time.perf_counter() - began
-            if progress is not None:
-                progress(done, total, f"{name} {begin}")
-    for name in list(raw):
-        if not np.isfinite(raw[name][day_of_row >= start]).any():
-            del raw[name]
-    if not raw:
-        raise last_error or ForecastError(f"No model could forecast {task.target} from {first_issue} to {last_issue}.")
-    truth = column(rows, TARGET_COLUMN)
-    forecasts = _calibrated(task, rows, raw, truth, day_of_row, start, with_ensemble=ENSEMBLE in models)
-    early = features.filter(pa.array(issue_day < start))
-    scale = _naive_scale(early, task)
-    forecasts["naive_scale"] = forecasts["series_id"].map(scale)
-    measured = {
-        str(m): metrics.measure(part, task) | {"seconds": seconds.get(str(m), sum(seconds.values()))}
-        for m, part in forecasts.groupby("model", sort=False)
-    }
-    return forecasts, measured
+    start: Day = last - (evaluated_days - 1)  # type: ignore[assignment,operator]
+    before = learnable_days(known, start)
+    if evaluated_days <= 0 or len(before) < LEAST_DAYS:
+        start, before = tomorrow, days
+    members = {kind: members_of(kind, len(days)) for kind in kinds}
+    names = list(dict.fromkeys(m for group in members.values() for m in group))
+    is_evaluated = start < tomorrow
+    if is_evaluated and "seasonal_naive" not in names:
+        names.append("seasonal_naive")
+    blocks = blocks_of(before, start, last, refit_days, keep=LEAST_DAYS if is_evaluated else 0)
+    hindcasts: list[ModelVersion] = []
+    made: dict[str, Any] = {"seed": seed, "data_versions": data_versions}
 
+    def write_hindcast(begin: Day, issue: pd.Timestamp, walked: Walk) -> None:
+        if hindcast_kind is None or begin < start:
+            return
+        fitted = {name: walked.fits[name] for name in members[hindcast_kind] if name in walked.fits}
+        if fitted:  # before that there is too little history; the naive makes those issues, and says so
+            rows = known_rows(task, features, issue)
+            folder = folder_for(f"{hindcast_kind}-{begin}")
+            hindcasts.append(_write_version(hindcast_kind, fitted, walked, rows, issue, begin, folder, fallback=None, **made))
 
-def holdout_days(days: int) -> int:
-    """Days held out of a history for weights and calibration: a fifth, between 7 and 56."""
-    return int(np.clip(days // 5, 7, 56)) if days >= 21 else max(days // 3, 1)
+    walked = walk(task, features if is_evaluated else known, names, blocks, seed=seed, on_fit=write_hindcast)
+    forecasts, measures = evaluated(walked, features, start, with_ensemble=ENSEMBLE in kinds) if is_evaluated else (pd.DataFrame(), {})
+
+    final: dict[str, Model] = {}
+    refused: dict[str, ForecastError] = {}
+    for name in names:
+        # the network would take over an earlier fit's weights as they are; the trees take over their spread, which changes slowly
+        previous = walked.fits.get(name) if name == "lightgbm" else None
+        try:
+            final[name] = fit(name, known, task, seed, previous)
+        except ForecastError as error:
+            refused[name] = error
+    past = walked.past_of(trained_until, tomorrow)
+    fallback = _without_inputs(task, features, known, walked, past, seed) if with_fallback and task.inputs else None
+    newest: dict[str, ModelVersion] = {}
+    for kind in kinds:
+        fitted = {name: final[name] for name in members[kind] if name in final}
+        if fitted:
+            own = None if kind in NAIVE else fallback
+            newest[kind] = _write_version(
+                kind, fitted, walked, known, trained_until, tomorrow, folder_for(f"{kind}-{last}"), fallback=own, **made
+            )
+    return Training(newest, hindcasts, forecasts, measures, {k: refused[members[k][0]] for k in kinds if k not in newest})
 
 
 def members_of(model: str, days: int) -> list[str]:
@@ -345,70 +311,107 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _fit(name: str, rows: pa.Table, task: ForecastTask, seed: int, previous: Model | None, columns: list[str] | None) -> Model:
-    return make_model(name).fit(rows, task, seed=seed, previous=previous, columns=columns)
+def _without_inputs(
+    task: ForecastTask, features: pa.Table, known: pa.Table, walked: Walk, past: np.ndarray, seed: int
+) -> Forecaster | None:
+    """A model that needs no exogenous input, calibrated on the walk's issues."""
+    plain = [n for n in feature_names(task) if not depends_on_inputs(n, task)]
+    long = len(learnable_days(known, walked.issue_day.max() + np.timedelta64(1, "D"))) >= BARE_LINEAR_DAYS
+    name = "lear" if long and len(task.series_ids) == 1 else "lightgbm"
+    unseen = walked.rows.take(pa.array(past))
+    try:
+        early = fit(name, known_rows(task, features, pd.Timestamp(unseen.column("issued_at")[0].as_py())), task, seed, columns=plain)
+        model = fit(name, known, task, seed, previous=early, columns=plain)
+    except (ForecastError, IndexError):  # too short a history
+        return None
+    calibration = Calibration.from_past(early.predict(unseen), walked.truth[past], task.quantiles, walked.issue_day[past].astype(float))
+    return Forecaster({name: model}, {name: 1.0}, calibration, task.quantiles, plain)
 
 
-def _known_rows(task: ForecastTask, features: pa.Table, at: pd.Timestamp) -> pa.Table:
-    """Rows whose actual is there and was known at an instant."""
-    before = task.actuals_known_before(pd.DatetimeIndex([at]))[0]
-    limit = pa.scalar(int(before.value // 1000), pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-    mask = pc.and_(pc.less(features.column("valid_at"), limit), pc.is_valid(features.column(TARGET_COLUMN)))
-    return features.filter(mask)
-
-
-def _calibrated(
-    task: ForecastTask,
+def _write_version(
+    kind: str,
+    fitted: dict[str, Model],
+    walked: Walk,
     rows: pa.Table,
-    raw: dict[str, np.ndarray],
-    truth: np.ndarray,
-    issue_day: np.ndarray,
-    start: np.datetime64,
+    trained_until: pd.Timestamp,
+    day: Day,
+    folder: Path,
     *,
-    with_ensemble: bool,
-) -> pd.DataFrame:
-    """Weights and calibrates day by day from issues whose actuals were known at the issue."""
-    valid = rows.column("valid_at").cast(pa.int64()).to_numpy()
-    issued = rows.column("issued_at").cast(pa.int64()).to_numpy()
-    days = np.unique(issue_day[issue_day >= start])
-    learning = [m for m in raw if m in ENSEMBLE_MEMBERS] or list(raw)
-    final = {name: values.copy() for name, values in raw.items()}
-    mixed = np.full_like(next(iter(raw.values())), np.nan)
-    if with_ensemble:
-        final[ENSEMBLE] = np.full_like(mixed, np.nan)
-    for day in days:
-        today = np.flatnonzero(issue_day == day)
-        issue = pd.DatetimeIndex([pd.Timestamp(int(issued[today[0]]), unit="us", tz="UTC")])
-        known_us = task.actuals_known_before(issue)[0].value // 1000
-        past = np.flatnonzero((issue_day < day) & (issue_day >= day - np.timedelta64(CALIBRATION_DAYS, "D")) & (valid < known_us))
-        past_days = len(np.unique(issue_day[past]))
-        for name, values in raw.items():
-            if name in ("seasonal_naive", "like_day") and len(past) == 0:
-                continue
-            final[name][today] = Calibration.from_past(values[past], truth[past], task.quantiles, past_days).apply(
-                values[today], task.quantiles
-            )
-        if with_ensemble:
-            weights = weights_from_past({m: raw[m][past] for m in learning}, truth[past], task.median_index)
-            mixed[today] = combine({m: raw[m][today] for m in learning}, weights)
-            mixed_past = combine({m: raw[m][past] for m in learning}, weights)
-            final[ENSEMBLE][today] = Calibration.from_past(mixed_past, truth[past], task.quantiles, past_days).apply(
-                mixed[today], task.quantiles
-            )
-    if task.target in ("wind", "solar"):  # as `predict.forecast` does
-        final = {name: np.maximum(values, 0.0) for name, values in final.items()}
-    keep = issue_day >= start
-    keys = rows.select(["series_id", "issued_at", "valid_at"]).filter(pa.array(keep)).to_pandas()
-    keys["actual"] = truth[keep]
-    keys["naive"] = first_known(rows, NAIVE_CHAIN)[keep]
-    parts = []
-    for name, values in final.items():
-        part = keys.copy()
-        for n, label in enumerate(task.quantile_columns):
-            part[label] = values[keep, n]
-        part["model"] = name
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    fallback: Forecaster | None,
+    seed: int,
+    data_versions: dict[str, Any] | None,
+) -> ModelVersion:
+    """Weighs and calibrates fitted members by what the walk said of issues before `day`, and writes them."""
+    task = walked.task
+    past = walked.past_of(trained_until, day)
+    past = past[np.all([np.isfinite(walked.raw[m][past]).all(axis=1) for m in fitted], axis=0)]
+    late, truth = walked.rows.take(pa.array(past)), walked.truth[past]
+    raw = {name: walked.raw[name][past] for name in fitted}
+    weights = weights_from_past(raw, truth, task.median_index)
+    combined = combine(raw, weights)
+    calibration = Calibration.from_past(combined, truth, task.quantiles, walked.issue_day[past].astype(float))
+    forecaster = Forecaster(fitted, weights, calibration, task.quantiles, feature_names(task))
+
+    staging = folder.with_name(folder.name + ".new")
+    shutil.rmtree(staging, ignore_errors=True)
+    (staging / "model").mkdir(parents=True)
+    forecaster.save(staging / "model")
+    if fallback is not None:
+        (staging / "without_inputs").mkdir()
+        fallback.save(staging / "without_inputs")
+    naive = make_model("seasonal_naive").fit(rows, task)
+    (staging / "naive").mkdir()
+    Forecaster({"seasonal_naive": naive}, {"seasonal_naive": 1.0}, Calibration.none(len(task.quantiles)), task.quantiles).save(
+        staging / "naive"
+    )
+    valid = rows.column("valid_at")
+    parameters = {name: m.parameters() for name, m in fitted.items()} | {"weights": weights}
+    fingerprint = json.dumps(
+        [task_signature(task), kind, trained_until.isoformat(), seed, data_versions or {}, rows.num_rows, parameters, MODELS_VERSION],
+        sort_keys=True,
+        default=str,
+    )
+    version = ModelVersion(
+        target=task.target,
+        model=kind,
+        version=f"{kind}-{trained_until:%Y%m%dT%H%MZ}-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}",
+        trained_until=trained_until,
+        folder=folder,
+        # the second half is measured with the calibration of the first, so that its coverage is honest as well
+        metrics=_held_out_measures(task, late, combined, truth) if len(past) else {},
+        parameters=parameters,
+        data_versions=dict(data_versions or {}),
+        training_span=(pc.min(valid).as_py().isoformat(), pc.max(valid).as_py().isoformat()),
+        feature_names=feature_names(task),
+        packages=package_versions(),
+        seed=seed,
+        task=task_signature(task),
+        rows=rows.num_rows,
+        input_ranges=input_ranges(task, rows),
+        models_version=MODELS_VERSION,
+    )
+    (staging / METADATA_FILE).write_text(json.dumps(version.record(), indent=1, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging.rename(folder)
+    return ModelVersion.read(folder)
+
+
+def watched_inputs(task: ForecastTask) -> list[str]:
+    """Features by which a change of the inputs is told: each exogenous input, and the target's recent level."""
+    return [*(i.name if i.availability != "actual" else f"{i.name}_lag_7d" for i in task.inputs), "mean_168h"]
+
+
+def input_ranges(task: ForecastTask, rows: pa.Table) -> dict[str, tuple[float, float]]:
+    """The range of each watched input of a task with one series, in which all but one in a hundred values lie."""
+    found = {}
+    for name in watched_inputs(task) if len(task.series_ids) == 1 else []:
+        values = column(rows, name)
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, high = np.quantile(values, RANGE)
+            found[name] = (float(low), float(high))
+    return found
 
 
 def _held_out_measures(task: ForecastTask, late: pa.Table, raw: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -423,24 +426,6 @@ def _held_out_measures(task: ForecastTask, late: pa.Table, raw: np.ndarray, trut
     found = metrics.measure(table, task)
     later = metrics.measure(table[second], task)
     return {name: float(value) for name, value in (found | {"coverage_80": later["coverage_80"]}).items() if np.isfinite(value)}
-
-
-def _digest(task: ForecastTask, features: pa.Table, seed: int) -> str:
-    """Short fingerprint of what a block's forecasts follow from, so that a resumed backtest takes no other's blocks."""
-    sums = [float(np.nansum(column(features, name))) for name in (TARGET_COLUMN, *feature_names(task)[-12:])]
-    text = json.dumps([task_signature(task), features.num_rows, sums, seed])
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def _naive_scale(rows: pa.Table, task: ForecastTask) -> dict[str, float]:
-    """MAE of the seasonal naive of each series over some rows: the denominator of MASE."""
-    error = np.abs(column(rows, TARGET_COLUMN) - first_known(rows, NAIVE_CHAIN))
-    code = column(rows, "series_code").astype(int)
-    with np.errstate(invalid="ignore"):
-        return {
-            s: float(np.nanmean(error[code == n])) if np.isfinite(error[code == n]).any() else float("nan")
-            for n, s in enumerate(task.series_ids)
-        }
 
 
 def _plain(value: Any) -> Any:

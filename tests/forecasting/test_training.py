@@ -8,7 +8,8 @@ from lakehouse.errors import ForecastError
 from lakehouse.forecasting.features import build_features
 from lakehouse.forecasting.predict import forecast, forecast_schema
 from lakehouse.forecasting.registry import Registry
-from lakehouse.forecasting.training import ModelVersion, rolling_origin, train
+from lakehouse.forecasting.rolling import rolling_origin
+from lakehouse.forecasting.training import ModelVersion, train
 from tests.forecasting.builders import demand_task, world
 
 LAST = dt.date(2026, 4, 20)

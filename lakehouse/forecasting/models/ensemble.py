@@ -18,6 +18,7 @@ from lakehouse.forecasting.models import make_model
 from lakehouse.forecasting.models.base import Model, uncrossed
 
 CALIBRATION_DAYS = 60
+CALIBRATION_HALF_LIFE_DAYS = 15.0
 WEIGHT_POWER = 3.0
 
 
@@ -74,30 +75,42 @@ class Calibration:
         return cls(np.zeros(probabilities))
 
     @classmethod
-    def from_past(cls, past: np.ndarray, truth: np.ndarray, probabilities: tuple[float, ...], days: int | None = None) -> Calibration:
+    def from_past(cls, past: np.ndarray, truth: np.ndarray, probabilities: tuple[float, ...], day: np.ndarray | None = None) -> Calibration:
         """Offsets with which the past's quantiles would have been right.
 
         Args:
             past: (rows, probabilities) raw quantiles of past issues.
             truth: (rows,) actuals.
             probabilities: of the columns.
-            days: number of days that the rows come from. Errors of one day go together, so the days are what conformal
-                prediction's finite-sample correction (n + 1) / n counts; None leaves it out.
+            day: (rows,) day number of each row's issue. Recent days count more, since what a model misses changes with the
+                season: a weight halves every `CALIBRATION_HALF_LIFE_DAYS` (weighted quantiles, as in Barber et al. 2023). And
+                errors of one day go together, so the days are what conformal prediction's finite-sample correction (n + 1) / n
+                counts. None leaves out both.
         """
         known = np.isfinite(truth) & np.isfinite(past).all(axis=1)
         if known.sum() < 72:
             return cls.none(len(probabilities))
         past, truth = past[known], truth[known]
+        weight, widen = np.ones(len(truth)), 1.0
+        if day is not None:
+            weight = 0.5 ** ((day[known].max() - day[known]) / CALIBRATION_HALF_LIFE_DAYS)
+            widen += 1 / len(np.unique(day[known]))
         width = _width(past, probabilities)
-        widen = 1 + 1 / days if days else 1.0
         levels = [min(q * widen, 1.0) if q > 0.5 else max(1 - (1 - q) * widen, 0.0) for q in probabilities]
-        offsets = np.array([np.quantile((truth - past[:, n]) / width, level) for n, level in enumerate(levels)])
+        offsets = np.array([_quantile((truth - past[:, n]) / width, weight, level) for n, level in enumerate(levels)])
         offsets[probabilities.index(0.5)] = 0.0
         return cls(offsets)
 
     def apply(self, raw: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:
         """Calibrated quantiles that do not cross."""
         return uncrossed(raw + self.offsets * _width(raw, probabilities)[:, None], probabilities.index(0.5))
+
+
+def _quantile(values: np.ndarray, weight: np.ndarray, level: float) -> float:
+    """Weighted quantile, linear between the midpoints of the weights."""
+    order = np.argsort(values, kind="stable")
+    heaped = np.cumsum(weight[order]) - weight[order] / 2
+    return float(np.interp(level * weight.sum(), heaped, values[order]))
 
 
 def _width(quantiles: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:

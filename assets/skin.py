@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.profiles import op_tags_of
 from lakehouse.contracts.base import Table
 from lakehouse.errors import ContractError, GridlakeError
 from lakehouse.flow import CODE_VERSION
@@ -105,6 +106,7 @@ def table_assets(
             check_specs=[*(_contract_check(c) for c in contracts), *checks],
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             pool=pool,
+            op_tags=op_tags_of(pool, contracts[0].layer()),
         )
         def body(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator[Any]:
             at_work = workspace.open(context.run.run_id)

@@ -36,12 +36,16 @@ class Section(BaseModel):
 
 
 class Paths(Section):
-    """Where things are kept, relative to the site file's folder; the lake may be a URI of an object store."""
+    """Where things are kept, relative to the site file's folder; the lake may be a URI of an object store.
+
+    `tracking` is MLflow's: a server's URI, a path of a SQLite file, or `none`; by default `mlflow.db` among the models.
+    """
 
     landing: str = "landing"
     lake: str = "lake"
     catalog: str = "catalog.duckdb"
     models: str = "models"
+    tracking: str | None = None
     dagster: str = ".dagster"
 
 
@@ -371,6 +375,16 @@ class Site(Section):
     def lake_uri(self) -> str:
         """The lake's root: a local path or the URI of an object store."""
         return self.paths.lake if "://" in self.paths.lake else str(self.path("lake"))
+
+    @property
+    def tracking_uri(self) -> str | None:
+        """Where MLflow keeps training runs: a server or a SQLite file; None where nothing is tracked."""
+        written = self.paths.tracking
+        if written == "none":
+            return None
+        if written is not None and "://" in written:
+            return written
+        return f"sqlite:///{self.path('models') / 'mlflow.db' if written is None else self.path('tracking')}"
 
     @property
     def zone(self) -> ZoneInfo:

@@ -14,6 +14,11 @@ $(BIN)/.ready: constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# The tests also drive what a laptop does without: Kubernetes, brokers, an object store.
+$(BIN)/.ready-to-test: $(BIN)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,kubernetes,streams,standins]'
+	@touch $@
+
 $(HOME_DIR)/gridlake.yaml: | $(BIN)/.ready
 	$(BIN)/gridlake init $(HOME_DIR) --site $(SITE) $(if $(DATA),--data $(DATA))
 
@@ -23,10 +28,10 @@ run: $(BIN)/.ready $(HOME_DIR)/gridlake.yaml  ## make a site if there is none, a
 ui: $(BIN)/.ready $(HOME_DIR)/gridlake.yaml  ## the Dagster UI over the same site, on loopback
 	$(BIN)/gridlake --home $(HOME_DIR) ui
 
-test: $(BIN)/.ready  ## the whole suite
+test: $(BIN)/.ready-to-test  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-test-fast: $(BIN)/.ready  ## without the slow tests
+test-fast: $(BIN)/.ready-to-test  ## without the slow tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
 lint: $(BIN)/.ready  ## style and types

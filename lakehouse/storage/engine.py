@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from lakehouse.storage.lake import DataFile, Lake, LakeTable, Snapshot
 
 MEMORY_LIMIT = "2GB"
+MEMORY_VARIABLE = "GRIDLAKE_DUCKDB_MEMORY"
+"""Sets the limit for a process that has less or more room, such as a container."""
 
 
-def open_engine(memory_limit: str = MEMORY_LIMIT) -> duckdb.DuckDBPyConnection:
+def open_engine(memory_limit: str = "") -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB in UTC with a bounded memory; it spills to the system's temporary folder."""
+    import os
     import tempfile
 
     import duckdb
+
+    memory_limit = memory_limit or os.environ.get(MEMORY_VARIABLE) or MEMORY_LIMIT
 
     engine = duckdb.connect()
     engine.execute("SET TimeZone = 'UTC'")

@@ -28,6 +28,9 @@ STATISTICS_OF_ALL_COLUMNS = {"delta.dataSkippingNumIndexedCols": "-1"}
 
 Rows: TypeAlias = pa.Table | Callable[[], Iterable[pa.RecordBatch]]
 
+HOUSEKEEPING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "FSCK")
+"""Operations of Delta's history that change no row."""
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -180,6 +183,11 @@ class LakeTable:
         """Commits, newest first."""
         return list(self.delta().history(limit)) if self.exists() else []
 
+    def last_written(self) -> datetime | None:
+        """When rows were last committed, UTC; None before the first commit. Housekeeping is no writing."""
+        written = next((c for c in self.history() if c["operation"] not in HOUSEKEEPING), None)
+        return datetime.fromtimestamp(written["timestamp"] / 1000, UTC) if written else None
+
     # -- writing
 
     def replace(
@@ -268,6 +276,12 @@ class LakeTable:
     def compact(self) -> dict[str, Any]:
         """Joins small files within their partitions; readers of older versions are not disturbed."""
         return self.delta().optimize.compact()
+
+    def checkpoint(self) -> None:
+        """Writes a checkpoint of the log, and removes log entries that are older than the log's retention."""
+        delta = self.delta()
+        delta.create_checkpoint()
+        delta.cleanup_metadata()
 
     def vacuum(self, retention_hours: float, *, full: bool = False, dry_run: bool = False) -> list[str]:
         """Removes files that no version younger than the retention uses.

@@ -232,7 +232,7 @@ class _Page:
         )
         table = (
             f"<table><tr>{head}</tr>{''.join(rows)}</table><p class='quiet'>Darker means nearer to full load. The margin is what a unit "
-            f"earns at the plan's prices above its cost.</p><h3>Why</h3>{''.join(why)}"
+            f"earns at the plan's prices above its cost.</p><h3>Why</h3><div class='why'>{''.join(why)}</div>"
         )
         if not idle:
             return table
@@ -289,7 +289,7 @@ class _Page:
                 "full, MWh",
             )
         )
-        return f"<table><tr>{head}</tr>{''.join(rows)}</table><h3>Why</h3>{''.join(why)}"
+        return f"<table><tr>{head}</tr>{''.join(rows)}</table><h3>Why</h3><div class='why'>{''.join(why)}</div>"
 
     def exchange(self) -> str:
         """Import, export, contracts and flexible load."""
@@ -418,6 +418,7 @@ th, td {{ padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); vertica
 td.n {{ text-align: right; font-variant-numeric: tabular-nums; }} tr.sum td {{ font-weight: 700; border-bottom: 0; }}
 .bar {{ display: inline-block; height: 10px; background: #70574e; border-radius: 2px; }} .bar.in {{ background: #009e73; }}
 .quiet {{ color: var(--quiet); }} .trouble li {{ margin-bottom: 8px; }} .trouble b {{ color: var(--bad); }}
+.why {{ display: flex; flex-wrap: wrap; gap: 2px 26px; margin-bottom: 8px; }} .why details[open] {{ flex-basis: 100%; }}
 summary {{ cursor: pointer; }} details p {{ margin: 4px 0 8px 18px; max-width: 110ch; }}
 .strip {{ margin-top: 4px; border-radius: 3px; }}
 @media print {{ body {{ background: #fff; }} section, .tile {{ break-inside: avoid; }} }}

@@ -30,7 +30,7 @@ def fleet_units(workspace: Workspace, version: int | None = None) -> list[dict[s
     Raises:
         DispatchError: there is no fleet yet.
     """
-    rows = workspace.table("cleaned/fleet").read(version=version).to_pylist()
+    rows = sorted(workspace.table("cleaned/fleet").read(version=version).to_pylist(), key=lambda row: str(row["unit_id"]))
     if not rows:
         raise DispatchError("The fleet is empty: no unit was delivered that could be read.", "Land a fleet file, then: gridlake refresh")
     return [json.loads(row["parameters"]) | {"unit_id": row["unit_id"], "kind": row["kind"]} for row in rows]

@@ -74,7 +74,8 @@ def issue(workspace: Workspace, of: date, *, spread: float = 0.0, **series: list
             {name: value + spread * (n - len(quantiles) // 2) for n, name in enumerate(quantiles)}
             | {
                 "series_id": name, "issued_at": issue_instant(workspace.site, of),
-                "valid_at": midnight(of + timedelta(days=1)) + timedelta(hours=h), "model": "made", "model_version": "made-1", "is_fallback": False, "is_hindcast": True, "date": of,
+                "valid_at": midnight(of + timedelta(days=1)) + timedelta(hours=h),
+                "model": "made", "model_version": "made-1", "is_fallback": False, "is_hindcast": True, "date": of,
             }
             for name, values in series.items()
             if targets[name] == target

@@ -61,7 +61,8 @@ def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
 
 def _measures(sheet: Sheet) -> tuple[list[Measure], str]:
     """What each column holds; plants of the sun are summed into the cell of their area's first one."""
-    measures, summed = [], {}
+    measures: list[Measure] = []
+    summed: dict[str, list[int]] = {}
     for place, name in enumerate(sheet.header[4:], 5):
         if re.fullmatch(r"\d", name):
             measures.append(Measure(place, name, "load_mw"))

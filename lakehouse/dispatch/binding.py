@@ -83,8 +83,9 @@ def _lines(problem: DispatchProblem, solution: DispatchSolution, energy: dict[st
     found = []
     for line in problem.lines:
         rows = flows[line.line_id]
-        at = rows["is_binding"].to_numpy(bool)
-        rent = np.abs((energy[line.to_zone] - energy[line.from_zone])[at]) @ np.abs(rows["flow_mw"].to_numpy()[at])
+        difference = np.abs(energy[line.to_zone] - energy[line.from_zone])
+        at = rows["is_binding"].to_numpy(bool) & (difference > WORTH_SHOWING_EUR)  # a free transfer may be full for no reason
+        rent = difference[at] @ np.abs(rows["flow_mw"].to_numpy()[at])
         found.append(Binding("transfer limit", line.line_id, int(at.sum()), float(rent) * problem.interval_hours))
     return found
 

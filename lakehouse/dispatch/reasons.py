@@ -16,6 +16,7 @@ from lakehouse.dispatch.fleet import (
     DispatchProblem,
     EnergyContract,
     InterruptibleLoad,
+    Line,
     Market,
     ShiftableLoad,
     ThermalUnit,
@@ -34,7 +35,7 @@ def explain(
     Args:
         problem: fleet and horizon.
         solution: the plan.
-        unit_id: a thermal or renewable unit, a storage, a grid connection, a contract or a flexible load.
+        unit_id: a thermal or renewable unit, a storage, a grid connection, a contract, a flexible load or a line.
         interval: period number from 1, or a moment in UTC.
         time_zone: whose clock the sentences tell.
 
@@ -64,6 +65,9 @@ def explain(
     flexible |= {load.load_id: load for load in problem.interruptible} | {load.load_id: load for load in problem.shiftable}
     if unit_id in flexible:
         return _flexible(problem, solution, unit_id, flexible[unit_id], at, clock)
+    for line in problem.lines:
+        if line.line_id == unit_id:
+            return _line(problem, solution, line, at, clock)
     known = [u.unit_id for u in problem.thermal] + [u.unit_id for u in problem.renewables] + [s.storage_id for s in problem.storages]
     raise DispatchError(
         f"expected a unit of the fleet, found {unit_id}", f"Known are {', '.join(known[:20])}{' ...' if len(known) > 20 else ''}."
@@ -378,6 +382,23 @@ def _market(problem: DispatchProblem, solution: DispatchSolution, name: str, mar
                 f"It is at its {limit} limit of {_mw(problem, most)} MW; one MW more would save {max(spread, 0.0):.2f} EUR an hour."
             )
     return lines
+
+
+def _line(problem: DispatchProblem, solution: DispatchSolution, line: Line, at: int, clock: ZoneInfo) -> list[str]:
+    row = _rows(solution.flows, "line_id", line.line_id).iloc[at]
+    flow, limit = float(row["flow_mw"]), float(row["limit_mw"])
+    ends = (line.from_zone, line.to_zone) if flow >= 0 else (line.to_zone, line.from_zone)
+    (first, _), (second, _) = (_price(problem, solution, zone, at) for zone in ends)
+    lines = [f"{line.line_id} carries {_mw(problem, abs(flow))} MW from {ends[0]} to {ends[1]} in {_when(problem, at, clock)}."]
+    worth = f"a MWh is worth {first:.2f} EUR where it comes from and {second:.2f} EUR where it goes"
+    if bool(row["is_binding"]) and second - first > 0.005:
+        return [
+            *lines,
+            f"It is at its limit of {_mw(problem, limit)} MW: {worth}, so one MW more would save {second - first:.2f} EUR an hour.",
+        ]
+    if line.reactance_pu is not None and abs(second - first) > 0.005:
+        return [*lines, f"Its limit is {_mw(problem, limit)} MW; {worth}: other lines of the loop are full."]
+    return [*lines, f"Its limit of {_mw(problem, limit)} MW does not matter: {worth}."]
 
 
 def _flexible(

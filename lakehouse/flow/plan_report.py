@@ -41,6 +41,7 @@ def write_plan_report(workspace: Workspace, day: date | None = None, out: Path |
     }
     if summary["look_ahead_hours"]:
         facts["look-ahead"] = f"{summary['look_ahead_hours']:g} h"
+        cost_title = "What it costs, look-ahead included"
     if summary["planned_from"] > stored.problem.interval_start[0]:
         again = f"{summary['planned_from'].tz_convert(site.zone):%H:%M}"
         facts["planned again from"] = again

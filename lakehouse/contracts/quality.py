@@ -105,6 +105,10 @@ class VeeReport(Table):
     zero_share: Float64 = column("Share of the measured intervals with no energy.", nullable=True, ge=0, le=1)
     repeat_share: Float64 = column("Share of the measured, non-zero intervals that repeat the one before.", nullable=True, ge=0, le=1)
     longest_zero_hours: Float64 = column("Longest run of measured intervals with no energy.", unit="h", nullable=True, ge=0)
+    lone_peak_kw: Float64 = column("Highest power of a measured interval above the larger of its neighbours.", unit="kW", nullable=True)
+    zero_hours: Int32 = column(
+        "UTC hours with a measured interval of no energy, as bits: 1 for the hour from 0:00, 2 from 1:00, …", nullable=True
+    )
     date: Date = column("UTC day.")
 
 
@@ -164,3 +168,20 @@ class Alerts(Table):
     told: Text = column("The channels that were told, separated by commas.")
     closed_at: Instant = column("When it was seen to be over; missing while it is open.", unit="UTC", nullable=True)
     told_over: Text = column("The channels that need not be told any more that it is over, separated by commas.")
+
+
+class Housekeeping(Table):
+    """How large each table is, and what the last housekeeping removed."""
+
+    name = "quality/housekeeping"
+    key = ("table",)
+
+    table: Text = column("Name of the table.")
+    looked_at: Instant = column("When the table was cleaned.", unit="UTC")
+    version: Int64 = column("Its version afterwards.", ge=0)
+    rows: Int64 = column("Rows of the newest version.", ge=0)
+    files: Int64 = column("Files of the newest version.", ge=0)
+    bytes: Int64 = column("Size of these files.", unit="B", ge=0)
+    most_files_of_a_partition: Int64 = column("Files of the partition that has most; many small ones make reading slow.", ge=0)
+    removed_files: Int64 = column("Files that no kept version uses, removed.", ge=0)
+    seconds: Float64 = column("How long it took.", unit="s", ge=0)

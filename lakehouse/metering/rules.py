@@ -30,7 +30,9 @@ class VeeRules:
         swapped_late_days: a reading older than this at delivery is tried for swapped day and month.
         rating_tolerance: share by which power may exceed the connection's rating.
         spike_least_days: days of past below which nothing is a spike.
-        spike_factor: a reading above this multiple of the register's highest supported peak of the past days is a spike.
+        spike_factor: a reading above this multiple of the register's usual peak (the second highest supported one of the past days) is a
+            spike,
+        spike_lone_factor: that stands out from its neighbours by more than this multiple of what is usual (the third most of the past days),
         spike_neighbour_factor: and above this multiple of the larger of its two neighbours.
         spike_rated_share: and above this share of the connection's rating;
         spike_least_kw: or, where the rating is not known, above this power.
@@ -44,7 +46,8 @@ class VeeRules:
         zero_usual_share: share of zeros in a register's past from which a single zero is no fault.
         late_read_hours: longest run of zeros or blanks that a following large reading may make up for, in hours.
         late_read_ratio: how far the sum may be from what the meter's profile expects, as a factor.
-        late_read_excess: how much larger than the mean of its neighbours that reading must be, as a factor.
+        late_read_excess: how much larger than the mean of its neighbours that reading must be, as a factor;
+        late_read_lone_excess: and how much larger than either of them on a register that counts zeros at other hours of the day.
         unit_slip_decades: how far (in powers of ten) a day's level may be from 1000 times the usual to be a unit slip.
         shifted_least_registers: registers of a file that must agree on its hours before one beside them has a shifted clock.
         profile_days: days of past that a like-day profile rests on.
@@ -58,9 +61,10 @@ class VeeRules:
     swapped_late_days: int = 12
     rating_tolerance: float = 0.25
     spike_least_days: int = 7
-    spike_factor: float = 1.3
+    spike_factor: float = 1.1
+    spike_lone_factor: float = 2.0
     spike_neighbour_factor: float = 4.0
-    spike_rated_share: float = 0.45
+    spike_rated_share: float = 0.25
     spike_least_kw: float = 4.0
     stuck_least_repeats: int = 5
     stuck_chance: float = 1e-6
@@ -73,6 +77,7 @@ class VeeRules:
     late_read_hours: float = 6.0
     late_read_ratio: float = 2.5
     late_read_excess: float = 1.25
+    late_read_lone_excess: float = 1.5
     unit_slip_decades: float = 0.7
     shifted_least_registers: int = 5
     profile_days: int = 35
@@ -321,7 +326,7 @@ _CODES: list[tuple[str, str, str, str, str | None]] = [
     (
         "spike",
         "validation",
-        "Far above the meter's usual daily peak and above both neighbours.",
+        "Above the meter's usual peak, and far further above both neighbours than is usual for it.",
         "quarantined",
         "VEE practice: spike check",
     ),

@@ -50,6 +50,8 @@ LOOKS = pa.schema(
         ("zero_share", pa.float64()),
         ("repeat_share", pa.float64()),
         ("longest_zero_hours", pa.float64()),
+        ("lone_peak_kw", pa.float64()),
+        ("zero_hours", pa.int32()),
     ]
 )
 KEYS = pa.schema([("meter_id", pa.string()), ("register", pa.string()), ("date", pa.date32())])
@@ -213,16 +215,25 @@ class _Past:
         return out
 
 
-_LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours")
+_LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours", "lone_peak_kw")
 _WINDOWED: dict[str, tuple[str, Any]] = {
     "past_days": ("mean_kw", lambda w: np.isfinite(w).sum(axis=2).astype(float)),
     "usual_mean_kw": ("mean_kw", lambda w: np.nanmedian(w, axis=2)),
-    "usual_peak_kw": ("peak_kw", lambda w: np.nanmax(w, axis=2)),
+    "usual_peak_kw": ("peak_kw", lambda w: _nth_largest(w, 2)),
+    "usual_lone_kw": ("lone_peak_kw", lambda w: _nth_largest(w, 3)),
     "usual_zero_share": ("zero_share", lambda w: np.nanmean(w, axis=2)),
     "usual_zero_hours": ("longest_zero_hours", lambda w: np.nanmax(w, axis=2)),
     "usual_repeat_share": ("repeat_share", lambda w: np.nanmean(w, axis=2)),
 }
 _USUAL = tuple(_WINDOWED)
+
+
+def _nth_largest(windows: np.ndarray, n: int) -> np.ndarray:
+    """The n-th largest value of each window, or its smallest where it has fewer; NaN where it has none."""
+    ordered = np.sort(np.where(np.isnan(windows), np.inf, -windows), axis=2)[:, :, :n]  # the largest first, what is missing last
+    present = np.isfinite(ordered).sum(axis=2)
+    taken = np.take_along_axis(ordered, np.maximum(present - 1, 0)[:, :, None], axis=2)[:, :, 0]
+    return np.where(present > 0, -taken, np.nan)
 
 
 def _quiet(reduce: Any, windows: np.ndarray) -> np.ndarray:
@@ -380,6 +391,10 @@ class _Screen:
         peak = by_day(np.maximum, by_part(np.maximum, supported)) * 60.0 / day_minutes
         equal = np.zeros(n, bool)
         equal[1:] = kwh[1:] == kwh[:-1]
+        stands_out = np.where(np.isfinite(beside), (kwh - beside), -np.inf)
+        lone = by_day(np.maximum, by_part(np.maximum, stands_out)) * 60.0 / day_minutes
+        hours = np.where(zero, np.int64(1) << ((start // (60 * MINUTE_US)) % 24), 0)
+        zero_hours_mask = by_day(np.bitwise_or, by_part(np.bitwise_or, hours))
         repeats = by_day(np.add, by_part(np.add, (equal & inside & ~zero).astype(np.int64)))
         countable = by_day(np.add, by_part(np.add, (inside & ~zero).astype(np.int64)))
         run_starts = np.flatnonzero(~(equal & follows))
@@ -396,6 +411,9 @@ class _Screen:
         longest_zeros = by_day(np.maximum, by_part(np.maximum, np.where(zero, np.repeat(zero_length, zero_length), 0)))
         after_zero = np.where(np.append(True, zero[:-1]) | ~follows, kw, -np.inf)
         most_after_zero = by_day(np.maximum, by_part(np.maximum, after_zero))
+        # Zeros, then a reading that stands out from what follows it.
+        ends_zeros = np.isfinite(after_zero) & ~zero & (kwh > self.rules.late_read_lone_excess * np.where(np.isfinite(after), after, 0))
+        jumps_from_zero = by_day(np.logical_or, by_part(np.logical_or, ends_zeros))
         sender_days = by_day(np.add, by_part(np.add, by_sender.astype(np.int64))) > 0
 
         register_at = np.flatnonzero(new_register)
@@ -414,6 +432,8 @@ class _Screen:
             "zero_share": np.where(is_complete & ~sender_days, zeros / days_n, np.nan),
             "repeat_share": np.where(is_complete & ~sender_days & (countable > 0), repeats / np.maximum(countable, 1), np.nan),
             "longest_zero_hours": np.where(is_complete & ~sender_days, longest_zeros * day_minutes / 60.0, np.nan),
+            "lone_peak_kw": np.where(is_complete & ~sender_days, lone, np.nan),
+            "zero_hours": np.where(is_complete & ~sender_days, zero_hours_mask, np.nan),
         }
 
         plain = is_complete & known[register] & (of_day >= self.earliest) & ((day_least >= 0) | is_net)
@@ -440,7 +460,7 @@ class _Screen:
             past_days = usual["past_days"] = usual["past_days"] if past_days is None else past_days
             slipped = self._slipped(usual, day_sum)
             passes = plain & ~self._spiking(usual, rated_day, kwh, kw, follows, at, days_n, by_day, by_part) & ~slipped
-            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, zero_hours)
+            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, zero_hours, jumps_from_zero)
             passes &= longest_equal < self._longest_run(usual)
             # What reaches over midnight: a slip of a file, and zeros whose energy comes the day after.
             passes &= ~(follows_day & np.append(False, slipped[:-1])) & ~np.append(follows_day[1:] & slipped[1:], False)
@@ -549,6 +569,8 @@ class _Screen:
             after[:-1] = np.where(follows[1:], kwh[1:], -np.inf)
             alone = kwh > rules.spike_neighbour_factor * np.maximum(np.maximum(before, after), 0)
             row_limit = np.repeat(limit, days_n)
+            beside = np.maximum(np.maximum(before, after), 0) * np.divide(kw, kwh, out=np.zeros(len(kw)), where=kwh != 0)
+            alone &= kw - beside > np.repeat(rules.spike_lone_factor * np.nan_to_num(usual["usual_lone_kw"], nan=0.0), days_n)
             suspicious &= by_day(np.logical_or, by_part(np.logical_or, alone & (kw > row_limit)))
         return suspicious
 
@@ -560,7 +582,13 @@ class _Screen:
         return near & (usual["usual_mean_kw"] > 0) & (day_sum != 0)
 
     def _odd_zeros(
-        self, usual: dict[str, np.ndarray], zeros: np.ndarray, is_export: np.ndarray, most_after_zero: np.ndarray, zero_hours: np.ndarray
+        self,
+        usual: dict[str, np.ndarray],
+        zeros: np.ndarray,
+        is_export: np.ndarray,
+        most_after_zero: np.ndarray,
+        zero_hours: np.ndarray,
+        jumps: np.ndarray,
     ) -> np.ndarray:
         """Days with zeros that could be a dead register or one that was read late."""
         rules = self.rules
@@ -569,6 +597,7 @@ class _Screen:
             is_usual = (
                 (usual["usual_zero_share"] >= rules.zero_usual_share)
                 & (most_after_zero <= usual["usual_peak_kw"])
+                & ~jumps
                 & ((zero_hours < longest) | (zero_hours <= usual["usual_zero_hours"]))
             )
             has_past = usual["past_days"] >= rules.least_history_days

@@ -478,21 +478,24 @@ def _past_levels(run: Run, history: str | None, reports: str | None) -> None:
     run.past_source = run.past_day_levels
 
 
-_LEVEL_COLUMNS = "meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours"
+_LEVEL_COLUMNS = """meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, lone_peak_kw,
+    zero_hours"""
 _NO_READINGS = """(SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::DATE AS date, NULL::TIMESTAMPTZ AS interval_start,
                   NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS value_kwh LIMIT 0)"""
 _PAST_SUMS = """
-    SELECT meter_id, register, count(*) AS past_days, median(mean_kw) AS usual_mean_kw, max(peak_kw) AS usual_peak_kw,
-        avg(zero_share) AS usual_zero_share,
+    SELECT meter_id, register, count(*) AS past_days, median(mean_kw) AS usual_mean_kw,
+           COALESCE(max(peak_kw, 2)[2], max(peak_kw)) AS usual_peak_kw,
+           COALESCE(max(lone_peak_kw, 3)[3], min(lone_peak_kw)) AS usual_lone_kw, avg(zero_share) AS usual_zero_share,
            max(longest_zero_hours) AS usual_zero_hours, avg(repeat_share) AS usual_repeat_share"""
 
 
 def _levels(run: Run) -> None:
     """What is usual for each register before each day, from its own past: `levels`.
 
-    The mean's level is a median over days, so that a faulty day does not count. The peak is the highest of the days' supported
-    peaks, in which a reading counts no more than `spike_neighbour_factor` times its larger neighbour, so that a spike does not
-    hide the next one.
+    One or two faulty days among them do not count: the mean's level is a median over days, the peak the second highest of the days'
+    supported peaks (in which a reading counts no more than `spike_neighbour_factor` times its larger neighbour), and what a reading
+    may stand out from its neighbours the third highest of the days. `zero_days` counts, five bits an hour, the days on which an hour
+    of the day had a zero.
     """
     ours = _day_levels_sql(run, f"(SELECT * FROM {run.lined} WHERE is_ours)")
     run.make("lined_registers", f"SELECT DISTINCT meter_id, register FROM {run.lined}")
@@ -509,6 +512,7 @@ def _levels(run: Run) -> None:
 
 def _levels_again(run: Run, corrected: str) -> None:
     """Takes the levels anew of registers (a query) whose readings were put right."""
+    run.execute(f"DROP TABLE IF EXISTS {run.corrected}")
     run.make("corrected", f"SELECT DISTINCT meter_id, register FROM ({corrected})")
     beside = f"SEMI JOIN {run.corrected} c ON c.meter_id = l.meter_id AND c.register = l.register"
     run.execute(
@@ -525,24 +529,38 @@ def _levels_again(run: Run, corrected: str) -> None:
 
 def _usual_sql(run: Run, day_levels: str) -> str:
     return f"""
-        SELECT *, count(*) OVER w AS past_days, median(mean_kw) OVER w AS usual_mean_kw, max(peak_kw) OVER w AS usual_peak_kw,
-               avg(zero_share) OVER w AS usual_zero_share, max(longest_zero_hours) OVER w AS usual_zero_hours,
-               avg(repeat_share) OVER w AS usual_repeat_share
-        FROM {day_levels}
+        SELECT *, COALESCE(peaks[2], peaks[1]) AS usual_peak_kw, COALESCE(lones[3], lones[-1]) AS usual_lone_kw
+        FROM (
+            SELECT *, count(*) OVER w AS past_days, median(mean_kw) OVER w AS usual_mean_kw,
+                   list_reverse_sort(list(peak_kw) FILTER (WHERE peak_kw IS NOT NULL) OVER w) AS peaks,
+                   list_reverse_sort(list(lone_peak_kw) FILTER (WHERE lone_peak_kw IS NOT NULL) OVER w) AS lones,
+                   avg(zero_share) OVER w AS usual_zero_share, max(longest_zero_hours) OVER w AS usual_zero_hours,
+                   avg(repeat_share) OVER w AS usual_repeat_share, sum({_spread_sql("zero_hours")}) OVER w AS zero_days
+            FROM {day_levels}
         WINDOW w AS (PARTITION BY meter_id, register ORDER BY date
-                     RANGE BETWEEN INTERVAL {run.rules.history_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
-        QUALIFY {dates_sql("date", run.days)}
+                         RANGE BETWEEN INTERVAL {run.rules.history_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
+            QUALIFY {dates_sql("date", run.days)}
+        )
         """
+
+
+def _spread_sql(bits: str) -> str:
+    """SQL for a mask of 24 bits with five bits of room for each: sums of up to 31 of them count, hour by hour."""
+    return " + ".join(f"((COALESCE({bits}, 0) >> {h}) & 1)::HUGEINT * {32**h}::HUGEINT" for h in range(24))
 
 
 def _day_levels_sql(run: Run, readings: str) -> str:
     """SQL for the level of each register and day: mean, peak, share of zeros and of repeats, longest run of zeros."""
+    # A reading that was refused is no level.
     return f"""
         SELECT meter_id, register, date, avg(kw) AS mean_kw,
                max(least(kw, {run.rules.spike_neighbour_factor} * COALESCE(beside_kw, kw))) AS peak_kw,
                    avg(CAST(value_kwh = 0 AS INTEGER)) AS zero_share,
                avg(CAST(value_kwh = before_kwh AS INTEGER)) FILTER (WHERE value_kwh <> 0 AND before_kwh IS NOT NULL) AS repeat_share,
-               COALESCE(max(place - last_use) FILTER (WHERE value_kwh = 0), 0) * any_value(interval_minutes) / 60.0 AS longest_zero_hours
+               COALESCE(max(place - last_use) FILTER (WHERE value_kwh = 0), 0) * any_value(interval_minutes) / 60.0 AS longest_zero_hours,
+               max(kw - beside_kw) AS lone_peak_kw,
+               CAST(bit_or(CASE WHEN value_kwh = 0 THEN 1 << CAST(date_part('hour', interval_start) AS INTEGER) ELSE 0 END) AS INTEGER)
+                   AS zero_hours
         FROM (
             SELECT *, max(CASE WHEN value_kwh <> 0 THEN place ELSE 0 END) OVER (PARTITION BY meter_id, register, date
                 ORDER BY place) AS last_use
@@ -649,6 +667,8 @@ def _beyond_rating(run: Run) -> None:
         WHERE l.is_ours AND abs(l.value_kwh) * 60.0 / l.interval_minutes > m.rated_kw * {limit} AND m.rated_kw > 0
         """,
     )
+    if run.count(f"SELECT count(*) FROM {run.found_beyond_rating}"):
+        _levels_again(run, f"SELECT l.meter_id, l.register FROM {run.lined} l SEMI JOIN {run.found_beyond_rating} s ON s.id = l.id")
 
 
 def _late_register_reads(run: Run) -> None:
@@ -675,6 +695,8 @@ def _late_reads_sql(run: Run) -> str:
     return f"""
         WITH marked AS (
             SELECT l.*, v.usual_zero_share, v.usual_zero_hours, v.past_days, v.usual_peak_kw,
+                   CASE WHEN l.value_kwh = 0 THEN (v.zero_days >> (5 * CAST(date_part('hour', l.interval_start) AS INTEGER))) & 31
+                   END AS zero_days,
                    COALESCE(sum(CAST(l.value_kwh <> 0 AS INTEGER)) OVER (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start
                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS block
             FROM {run.lined} l LEFT JOIN {run.levels} v USING (meter_id, register, date)
@@ -685,7 +707,7 @@ def _late_reads_sql(run: Run) -> str:
                    bool_and(id IS NOT NULL) AS is_delivered, bool_or(value_kwh <> 0) AS is_ended,
                    min(interval_start) AS opens, max(interval_start) AS closes, max(interval_minutes) AS minutes, count(*) AS n,
                    max(usual_zero_share) AS usual_zero_share, max(usual_zero_hours) AS usual_zero_hours,
-                   max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw
+                   max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw, max(zero_days) AS zero_days
             FROM marked GROUP BY meter_id, register, block
         ), beside AS (
             SELECT *, total_kwh * 60.0 / minutes AS total_kw, total_kwh / n AS share_kwh,
@@ -702,6 +724,10 @@ def _late_reads_sql(run: Run) -> str:
               b.usual_zero_share < {rules.zero_usual_share} AND b.usual_zero_hours <= b.zeros * b.minutes / 60.0 + 4
               AND b.total_kwh > {rules.late_read_excess} * (b.before_kwh + b.after_kwh) / 2
               AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
+              -- One that does so at other hours of the day, as a PV meter: the zeros are new there, and the reading stands out on both sides.
+              OR b.zero_days <= 1 AND b.total_kwh > {rules.late_read_lone_excess} * greatest(b.before_kwh, b.after_kwh)
+              AND least(b.before_kwh, b.after_kwh) > 0 AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio}
+                  AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
               -- One that often does: the sum can't be one interval's, and its share can.
               OR b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw
               AND b.before_kwh > 0 AND b.share_kwh BETWEEN least(b.before_kwh, b.after_kwh) / {ratio} AND greatest(b.before_kwh,
@@ -711,7 +737,11 @@ def _late_reads_sql(run: Run) -> str:
 
 
 def _spikes(run: Run) -> None:
-    """Far above the register's usual daily peak and above both neighbours (Hampel-like, with the register's own past as scale)."""
+    """Above the register's usual peak, and further above both neighbours than it ever is but on its two worst days.
+
+    A Hampel filter compares a value with the median of its neighbourhood by the scale of the neighbourhood; here the scale is what the
+    register itself did on the past days, by order statistics that one or two faulty days can't move.
+    """
     rules = run.rules
     _refuse(
         run,
@@ -723,12 +753,14 @@ def _spikes(run: Run) -> None:
             FROM {run.lined} l WHERE l.value_kwh IS NOT NULL
             WINDOW w AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start)
         )
-        SELECT b.id, 'expected up to about ' || round(v.usual_peak_kw, 3) || ' kW, the highest of the past days, found ' || round(b.kw, 3)
+        SELECT b.id, 'expected up to about ' || round(v.usual_peak_kw, 3) || ' kW, the usual peak, and not more than '
+                     || round({rules.spike_lone_factor} * v.usual_lone_kw, 3) || ' above both neighbours, found ' || round(b.kw, 3)
                      || ' beside ' || round(b.neighbour_kwh * 60.0 / b.interval_minutes, 3) AS reason
         FROM beside b JOIN {run.levels} v USING (meter_id, register, date) LEFT JOIN {run.meters} m USING (meter_id)
         WHERE b.is_ours AND v.past_days >= {rules.spike_least_days}
           AND b.kw > COALESCE({rules.spike_rated_share} * m.rated_kw, {rules.spike_least_kw})
           AND b.kw > {rules.spike_factor} * v.usual_peak_kw AND b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
+          AND b.kw - COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes > {rules.spike_lone_factor} * COALESCE(v.usual_lone_kw, 0)
         """,
     )
 
@@ -950,7 +982,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
                COALESCE(e.estimated, 0) AS estimated, COALESCE(g.gaps, 0) - COALESCE(e.estimated, 0) AS missing,
                COALESCE(f.superseded, 0) AS superseded, COALESCE(f.exact_duplicates, 0) AS exact_duplicates,
                COALESCE(f.quarantined, 0) AS quarantined, x.findings, n.energy_kwh, n.estimated_kwh,
-               l.mean_kw, l.peak_kw, l.zero_share, l.repeat_share, l.longest_zero_hours, date
+               l.mean_kw, l.peak_kw, l.zero_share, l.repeat_share, l.longest_zero_hours, l.lone_peak_kw, l.zero_hours, date
         FROM keys
         LEFT JOIN fates f USING (meter_id, register, date) LEFT JOIN found x USING (meter_id, register, date)
         LEFT JOIN levels l USING (meter_id, register, date) LEFT JOIN energy n USING (meter_id, register, date)
@@ -958,7 +990,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         UNION ALL
         SELECT meter_id, register, n AS expected, n AS delivered, n AS measured, 0 AS edited, 0 AS estimated, 0 AS missing, 0 AS superseded,
                0 AS exact_duplicates, 0 AS quarantined, NULL AS findings, energy_kwh, NULL AS estimated_kwh,
-               mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, date
+               mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, lone_peak_kw, zero_hours, date
         FROM {run.looks}
         ORDER BY date, meter_id, register
         """

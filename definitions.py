@@ -16,9 +16,11 @@ from assets.cleaned import cleaned_assets, ledgers
 from assets.dispatch import dispatch_assets
 from assets.features import feature_assets
 from assets.forecasts import forecast_assets
+from assets.housekeeping import housekeeping
 from assets.models import model_assets
 from assets.raw import landing_assets, raw_assets
 from jobs import site_jobs
+from jobs.schedules import site_schedules
 from lakehouse.flow.setup import parse_example
 from lakehouse.site import HOME_VARIABLE, SITE_FILE, Site, load_site
 from resources import WorkspaceResource
@@ -42,8 +44,10 @@ def build_definitions(site: Site) -> dg.Definitions:
             *forecast_assets(site),
             *dispatch_assets(site),
             *alert_ledger(),
+            housekeeping,
         ],
         jobs=site_jobs(site),
+        schedules=site_schedules(site),
         sensors=site_sensors(site),
         resources={"workspace": WorkspaceResource(home=str(site.home))},
         executor=site_executor,

@@ -241,6 +241,13 @@ class Alerts(Section):
     quarantined_share: float = Field(0.05, gt=0, le=1)
 
 
+class Housekeeping(Section):
+    """When the lake is cleaned, on the local clock, and how long older versions of its tables can be read."""
+
+    at: str = Field("03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    keep_versions_days: int = Field(7, ge=1, le=3650)
+
+
 class Site(Section):
     """One utility."""
 
@@ -259,6 +266,7 @@ class Site(Section):
     series: dict[Target, Series] = {}
     fleet: Fleet | None = None
     alerts: Alerts = Alerts()
+    housekeeping: Housekeeping = Housekeeping()
     home: Path = Field(Path(), exclude=True)
 
     @field_validator("time_zone")

@@ -245,8 +245,7 @@ def _older(made: Written, source: Written) -> list[date]:
 
 def _newest(workspace: Workspace, table: str) -> datetime:
     # Told by the commit and not by the files: a table may be up to date and empty.
-    committed = workspace.table(table).history(1)
-    return datetime.fromtimestamp(committed[0]["timestamp"] / 1000, UTC) if committed else datetime.min.replace(tzinfo=UTC)
+    return workspace.table(table).last_written() or datetime.min.replace(tzinfo=UTC)
 
 
 def _spans(days: Iterable[date]) -> list[tuple[date, date]]:

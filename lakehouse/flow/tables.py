@@ -41,7 +41,7 @@ def tables_of(site: Site) -> dict[str, type[Table]]:
         contracts.append(quality.ForecastAccuracy)
     if site.fleet:
         contracts += dispatch.ALL
-    contracts.append(quality.Alerts)
+    contracts += [quality.Alerts, quality.Housekeeping]
     return {contract.name: contract for contract in contracts}
 
 

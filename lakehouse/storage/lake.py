@@ -30,6 +30,7 @@ Rows: TypeAlias = pa.Table | Callable[[], Iterable[pa.RecordBatch]]
 
 HOUSEKEEPING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "FSCK")
 """Operations of Delta's history that change no row."""
+RECENT = 20
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,14 @@ class LakeTable:
 
     def last_written(self) -> datetime | None:
         """When rows were last committed, UTC; None before the first commit. Housekeeping is no writing."""
-        written = next((c for c in self.history() if c["operation"] not in HOUSEKEEPING), None)
-        return datetime.fromtimestamp(written["timestamp"] / 1000, UTC) if written else None
+        for known in (self.history(RECENT), self.history()):
+            for commit in known:
+                if commit["operation"] not in HOUSEKEEPING:
+                    return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
+            if len(known) < RECENT:
+                break
+        # the log's retention has taken the commit: its files still tell
+        return max((f.written_at for f in self.files()), default=None)
 
     # -- writing
 

@@ -1,0 +1,28 @@
+"""quality/housekeeping: the nightly cleaning of the lake, and what each table takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.skin import Outcome, table_assets
+from lakehouse.contracts import quality
+from lakehouse.flow.housekeeping import keep_house
+from lakehouse.flow.workspace import Workspace
+
+
+@table_assets(quality.Housekeeping)
+def housekeeping(context: dg.AssetExecutionContext, workspace: Workspace) -> Mapping[str, Outcome]:
+    """Removes old versions and orphan files of every table and checkpoints the logs; runs by night."""
+    commit, rows = keep_house(workspace)
+    largest = sorted(rows, key=lambda row: -row["bytes"])[:12]
+    lines = ["| table | rows | files | MB | removed files |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {r['table']} | {r['rows']:,} | {r['files']:,} | {r['bytes'] / 1e6:,.1f} | {r['removed_files']:,} |" for r in largest]
+    metadata = {
+        "lake_bytes": sum(r["bytes"] for r in rows),
+        "files": sum(r["files"] for r in rows),
+        "removed_files": sum(r["removed_files"] for r in rows),
+        "largest_tables": dg.MetadataValue.md("\n".join(lines)),
+    }
+    return {quality.Housekeeping.name: Outcome(commit, metadata)}

@@ -1,0 +1,128 @@
+"""A small site whose lake lies on an object store, worked on by Dagster's real daemon, which launches pods in the stand-in cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from lakehouse.flow.workspace import Workspace
+from tests.kubernetes.cluster import NAMESPACE, Cluster, running_cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "deploy" / "kubernetes" / "base" / "dagster.yaml"
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on InvalidSubsetError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
+
+@dataclass
+class Deployment:
+    """The daemon at work over one site and one cluster."""
+
+    home: Path
+    cluster: Cluster
+    instance: dg.DagsterInstance
+    context: Any
+
+    def launch(self, day: date, *tables: str) -> str:
+        """Queues a run of tables for a day, as the UI would; returns its id."""
+        from dagster_graphql.cli import execute_query  # what the webserver itself answers with
+
+        selector = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "gridlake",
+            "jobName": "__ASSET_JOB",
+            "assetSelection": [{"path": t.split("/")} for t in tables],
+        }
+        tags = [{"key": "dagster/partition", "value": day.isoformat()}]
+        parameters = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+        told = execute_query(self.context, LAUNCH, variables={"params": parameters})
+        assert told["data"]["launchRun"]["__typename"] == "LaunchRunSuccess", told
+        return str(told["data"]["launchRun"]["run"]["runId"])
+
+    def all_done(self, runs: Iterable[str]) -> bool:
+        """Whether each run, or one that repeats it, has succeeded."""
+        wanted = set(runs)
+        return wanted <= {r.root_run_id or r.run_id for r in self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))}
+
+    def statuses(self) -> list[str]:
+        """How all runs stand, for a failed assertion."""
+        return sorted(f"{r.root_run_id or r.run_id}:{r.status.value}" for r in self.instance.get_runs())
+
+
+def settings(folder: Path, kubeconfig: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The shipped settings, but for what this machine is: storage in files, no volumes, a kubeconfig, and shorter waits."""
+    told = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    launcher = told["run_launcher"]["config"]
+    for name in ("volumes", "volume_mounts", "env_config_maps"):
+        del launcher[name]
+    launcher |= {"job_image": "gridlake:test", "load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
+    launcher["dagster_home"] = str(folder)
+    assert launcher["job_namespace"] == NAMESPACE
+    told["storage"] = {"sqlite": {"base_dir": str(folder / "storage")}}
+    if url := environment.get("GRIDLAKE_POSTGRES_URL"):
+        told["storage"] = {"postgres": {"postgres_url": url}}
+    told["local_artifact_storage"]["config"]["base_dir"] = str(folder)
+    told["run_monitoring"] |= {"start_timeout_seconds": 25, "poll_interval_seconds": 2}
+    told["run_coordinator"]["config"] = {"dequeue_interval_seconds": 1}
+    return dict(told)
+
+
+@contextmanager
+def deployed(home: Path, folder: Path, store: Mapping[str, str]) -> Iterator[Deployment]:
+    """Starts the cluster and the daemon over a site; ends both."""
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+    image = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "GRIDLAKE_HOME": str(home),
+        "HOME": str(folder),
+    }
+    with running_cluster(folder / "cluster", image) as (cluster, kubeconfig):
+        cluster.secrets |= {"gridlake-lake": dict(store), "gridlake-postgres": {}}
+        dagster = folder / "dagster"
+        dagster.mkdir()
+        (dagster / "dagster.yaml").write_text(yaml.safe_dump(settings(dagster, kubeconfig, {})), encoding="utf-8")
+        process = image | dict(store) | {"DAGSTER_HOME": str(dagster)}
+        os.environ.update(process)  # tests/conftest.py puts back what was there
+        workspace = str(ROOT / "workspace.yaml")
+        with (folder / "daemon.log").open("wb") as log, dg.DagsterInstance.from_config(str(dagster)) as instance:
+            command = [sys.executable, "-m", "dagster._daemon", "run", "-w", workspace]
+            daemon = subprocess.Popen(command, env=os.environ | process, cwd=folder, stdout=log, stderr=log)
+            try:
+                with WorkspaceProcessContext(instance, WorkspaceFileTarget([workspace])) as context:
+                    yield Deployment(home, cluster, instance, context)
+            finally:
+                daemon.terminate()
+                daemon.wait(20)
+
+
+def contents(home: Path, tables: Iterable[str], store: Mapping[str, str], columns_left_out: tuple[str, ...] = ()) -> dict[str, list[Any]]:
+    """All rows of some tables, sorted; without columns that tell when something was done."""
+    workspace = Workspace.open(home)
+    workspace.storage_options = {k.removeprefix("GRIDLAKE_STORAGE_"): v for k, v in store.items()}
+    told = {}
+    for name in tables:
+        rows = workspace.table(name).read().drop_columns([c for c in columns_left_out if c in workspace.contract(name).columns])
+        told[name] = sorted(map(str, rows.to_pylist()))
+    return told

@@ -40,6 +40,7 @@ def _models(site: Site, target: str) -> dg.AssetsDefinition:
         metadata = {
             "champion": trained.champion or "none",
             "why": trained.reason,
+            "mlflow": trained.tracked or "nothing to log",
             "evaluation": dg.MetadataValue.md(_as_table(trained.evaluated)),
         }
         return {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lakehouse.cli_dispatch import dispatch
+from lakehouse.cli_models import forecasts, models
 from lakehouse.errors import GridlakeError
 from lakehouse.terminal import AsJson, OutputFormat, cell, complain, console, print_json, print_table, progress_bar, write_result
 
@@ -34,6 +35,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(dispatch, name="dispatch")
+app.add_typer(models, name="models")
+app.add_typer(forecasts, name="forecast")
 
 
 class Layer(StrEnum):

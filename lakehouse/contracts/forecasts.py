@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lakehouse.contracts.base import Boolean, Date, Instant, Table, Text, column
+from lakehouse.contracts.base import Boolean, Date, Instant, Int64, Table, Text, column
 
 
 class Forecasts(Table):
@@ -16,6 +16,7 @@ class Forecasts(Table):
     valid_at: Instant = column("Start of the interval that is forecast.", unit="UTC")
     model: Text = column("Kind of model that made it.")
     model_version: Text = column("Version of that model; see the target's table in models.")
+    features_version: Int64 = column("Version of the features table that it was made from; see gridlake forecast reproduce.", nullable=True)
     is_fallback: Boolean = column("True where the usual model or an input was not to be had.")
     fallback_reason: Text = column("Why a fallback was used; missing where none was.", nullable=True)
     is_hindcast: Boolean = column("True where the issue was made after its issue time, with what was known then.")

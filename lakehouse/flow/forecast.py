@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -221,12 +221,16 @@ class Trained:
     evaluated: dict[str, dict[str, float]]
     champion: str
     reason: str
+    tracked: str
 
 
-def features_between(workspace: Workspace, target: str, first: date | None = None, last: date | None = None) -> pa.Table:
-    """Rows of a target's feature table, by local issue day."""
+def features_between(
+    workspace: Workspace, target: str, first: date | None = None, last: date | None = None, *, version: int | None = None
+) -> pa.Table:
+    """Rows of a target's feature table, by local issue day, at its newest or an older version."""
+    only = {"date": (first or date.min, last or date.max)}
     with workspace.engine() as engine:
-        table = register(engine, workspace.table(f"features/{target}"), only={"date": (first or date.min, last or date.max)})
+        table = register(engine, workspace.table(f"features/{target}"), version=version, only=only)
         return engine.sql(f"SELECT * FROM {table} ORDER BY series_id, issued_at, valid_at").to_arrow_table()
 
 
@@ -238,6 +242,7 @@ def train_models(workspace: Workspace, target: str) -> Trained:
 
     Where the history is too short to learn from, there is no version, and the naive chain forecasts.
     """
+    from lakehouse.flow.models import mirror
     from lakehouse.forecasting.training import train_kinds
 
     task, registry = task_of(workspace.site, target), registry_of(workspace)
@@ -285,8 +290,9 @@ def train_models(workspace: Workspace, target: str) -> Trained:
         )
         reasons.append(f"{kind}: {decision.reason}")
     champion = registry.champion(target)
-    commit = workspace.replace(f"models/{target}", _version_rows(workspace, target, evaluated, 7 * weeks))
-    return Trained(commit, evaluated, champion.version if champion else "", "; ".join([*reasons, *refused]))
+    commit = workspace.replace(f"models/{target}", version_rows(workspace, target, evaluated, 7 * weeks))
+    tracked = mirror(workspace, target, evaluated) if registry.versions(target) else ""
+    return Trained(commit, evaluated, champion.version if champion else "", "; ".join([*reasons, *refused]), tracked)
 
 
 def _daily_loss(task: ForecastTask, rows: pd.DataFrame) -> np.ndarray:
@@ -297,7 +303,8 @@ def _daily_loss(task: ForecastTask, rows: pd.DataFrame) -> np.ndarray:
     return known.assign(loss=loss).groupby("issued_at")["loss"].mean().sort_index().to_numpy()
 
 
-def _version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[str, float]], issues: int) -> pa.Table:
+def version_rows(workspace: Workspace, target: str, evaluated: dict[str, dict[str, float]], issues: int) -> pa.Table:
+    """The table of a target's versions, with what was measured now and, for the others, before."""
     registry = registry_of(workspace)
     champion = registry.champion(target)
     earlier = {r["model_version"]: r for r in workspace.table(f"models/{target}").read().to_pylist()}
@@ -346,8 +353,8 @@ def training_is_due(workspace: Workspace, target: str) -> bool:
         return True
     versions = table.read().column("trained_until").to_pylist()
     if not versions:
-        tried = datetime.fromtimestamp(table.history(1)[0]["timestamp"] / 1000, UTC)
-        return any(f.written_at > tried for f in workspace.table(f"features/{target}").files())
+        tried = table.last_written()
+        return tried is None or any(f.written_at > tried for f in workspace.table(f"features/{target}").files())
     _, last = issue_days(workspace.site, target)
     return max(versions).astimezone(workspace.site.zone).date() <= last - timedelta(days=RETRAIN_AFTER_DAYS)
 
@@ -377,7 +384,8 @@ def issue_forecasts(workspace: Workspace, target: str, first: date, last: date) 
     contract = workspace.contract(table)
     issued = set(workspace.table(table).partitions_written())
     wanted = [d for d in days_between(first, last) if d not in issued or may_be_reissued(workspace.site, d)]
-    features = features_between(workspace, target, first, last)
+    features_version = workspace.table(f"features/{target}").version()
+    features = features_between(workspace, target, first, last, version=features_version if features_version >= 0 else None)
     # Issues of one version are forecast together: loading a model costs more than using it.
     by_version: dict[str, tuple[ModelVersion | None, list[date]]] = {}
     for day in wanted:
@@ -387,7 +395,9 @@ def issue_forecasts(workspace: Workspace, target: str, first: date, last: date) 
     for version, days in by_version.values():
         rows = features.filter(pc.is_in(features.column("date"), pa.array(days, pa.date32())))
         if rows.num_rows:
-            parts.append(_dressed(workspace.site, contract, forecast(task, rows, version), rows.column("date"), task.label))
+            made_of = pa.array([features_version] * rows.num_rows, pa.int64())
+            issue = forecast(task, rows, version).append_column("features_version", made_of)
+            parts.append(_dressed(workspace.site, contract, issue, rows.column("date"), task.label))
     if not parts:
         return Issued(None, 0, 0, [], contract.empty())
     made = pa.concat_tables(parts)
@@ -474,8 +484,7 @@ def _scores(workspace: Workspace, target: str) -> pa.Table:
 
 def accuracy_is_due(workspace: Workspace) -> bool:
     """Whether forecasts were issued, or actuals came, since accuracy was last computed."""
-    committed = workspace.table("quality/forecast_accuracy").history(1)
-    scored = datetime.fromtimestamp(committed[0]["timestamp"] / 1000, UTC) if committed else None  # there may be nothing to score yet
+    scored = workspace.table("quality/forecast_accuracy").last_written()  # there may be nothing to score yet
     tables = {f"forecasts/{t}" for t in workspace.site.series} | {s.table for s in workspace.site.series.values()}
     written = [f.written_at for t in tables for f in workspace.table(t).files()]
     return any(t.startswith("forecasts/") and workspace.table(t).exists() for t in tables) and (scored is None or max(written) > scored)

@@ -120,7 +120,8 @@ class _Mirror:
                 raise
             self.client.create_registered_model(self.name, description=f"{self.target} forecasts, as the site's models folder has them.")
             return {}
-        found, token = [], None
+        found: list[Any] = []
+        token = None
         while True:
             page = self.client.search_model_versions(f"name = '{self.name}'", page_token=token)
             found += page

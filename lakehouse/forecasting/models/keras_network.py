@@ -73,10 +73,11 @@ class KerasNetwork(Model):
             )
         self.scale = series_scale(features, task)
         x = self._raw(features)
-        self.centre = np.nanmean(np.where(np.isfinite(x), x, np.nan), axis=0) if len(x) else np.zeros(x.shape[1])
-        self.centre = np.where(np.isfinite(self.centre), self.centre, 0.0)
-        self.spread = np.nanstd(x, axis=0)
-        self.spread = np.where(np.isfinite(self.spread) & (self.spread > 1e-9), self.spread, 1.0)
+        known = np.isfinite(x)
+        count = np.maximum(known.sum(axis=0), 1)  # a column without any value is zero throughout
+        self.centre = np.where(known, x, 0.0).sum(axis=0) / count
+        self.spread = np.sqrt((np.where(known, x - self.centre, 0.0) ** 2).sum(axis=0) / count)
+        self.spread = np.where(self.spread > 1e-9, self.spread, 1.0)
         size = self.scale[grid.spread(column(features, "series_code").astype(int))]
         residual = ((truth - base) / size)[whole]
         self.unit = float(np.nanstd(residual)) or 1.0
@@ -148,12 +149,34 @@ class KerasNetwork(Model):
         self.network.export(str(target), verbose=False)
         return target
 
+    def signature(self) -> dict[str, Any]:
+        """What a caller of the exported network needs: names, centre and spread of the inputs, and the unit of the output.
+
+        A day goes in as (slots, inputs): each input less its centre, over its spread, cut at the limit, zero where missing; inputs
+        in the target's unit as differences to the anchor and over the scale. Out comes (slots, members, quantiles): their mean over
+        the members, times unit and scale, plus the anchor, is the uncalibrated quantile.
+        """
+        names = [*self._names(), "anchor", *(f"weekday_{d}" for d in range(7)), *(f"{f}_{k}" for k in (1, 2, 3) for f in ("sin", "cos"))]
+        names += ["series_code"] if len(self.task.series_ids) > 1 else []
+        return {
+            "inputs": names,
+            "centre": self.centre.tolist(),
+            "spread": self.spread.tolist(),
+            "limit": LIMIT,
+            "scale": self.scale.tolist(),
+            "unit": self.unit,
+            "quantiles": list(self.task.quantiles),
+        }
+
     def parameters(self) -> dict[str, Any]:
         """Size and training length."""
         return {"weights": int(self.network.count_params()), "epochs": self.epochs, "days": self.days}
 
+    def _names(self) -> list[str]:
+        return [n for n in self.columns if n not in ("slot", "weekday", "day_type", "day_of_year", "series_code", "days_since_2000")]
+
     def _raw(self, features: pa.Table) -> np.ndarray:
-        names = [n for n in self.columns if n not in ("slot", "weekday", "day_type", "day_of_year", "series_code", "days_since_2000")]
+        names = self._names()
         base = anchor(features, self.task)
         size = self.scale[column(features, "series_code").astype(int)]
         x = inputs_around(features, self.task, names, base, self.scale)

@@ -19,6 +19,8 @@ from lakehouse.metering import estimation, screen
 from lakehouse.metering.rules import VeeRules, quality_rank_sql, row_rules
 
 CONTEXT_DAYS = 1
+# A register that was dead once in the days of a run hides a later time, and that one another.
+MOST_DEAD_SPELLS = 3
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Run:
 
     def make(self, step: str, sql: str) -> str:
         """Makes the table of a step and returns its name."""
-        self.connection.execute(f"CREATE TEMP TABLE {self.name(step)} AS {sql}")
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {self.name(step)} AS {sql}")
         self.made.append(step)
         return self.name(step)
 
@@ -187,7 +189,9 @@ def validate_estimate_edit(
     _beyond_rating(run)
     _spikes(run)
     _stuck_values(run)
-    _zero_runs(run)
+    for _ in range(MOST_DEAD_SPELLS):
+        if not _zero_runs(run):
+            break
     _believed(run)
     estimation.expected_intervals(run, today)
     estimation.estimate(run, history, holidays, sound_readings_sql(run, delivered))
@@ -512,7 +516,6 @@ def _levels(run: Run) -> None:
 
 def _levels_again(run: Run, corrected: str) -> None:
     """Takes the levels anew of registers (a query) whose readings were put right."""
-    run.execute(f"DROP TABLE IF EXISTS {run.corrected}")
     run.make("corrected", f"SELECT DISTINCT meter_id, register FROM ({corrected})")
     beside = f"SEMI JOIN {run.corrected} c ON c.meter_id = l.meter_id AND c.register = l.register"
     run.execute(
@@ -544,6 +547,12 @@ def _usual_sql(run: Run, day_levels: str) -> str:
         """
 
 
+def _zero_days_around(counts: str, moment: str) -> str:
+    """SQL for the most days of the past on which the hour of a moment, or one beside it, had a zero; see `_spread_sql`."""
+    hour = f"CAST(date_part('hour', {moment}) AS INTEGER)"
+    return "greatest(" + ", ".join(f"({counts} >> (5 * (({hour} + {h}) % 24))) & 31" for h in (23, 0, 1)) + ")"
+
+
 def _spread_sql(bits: str) -> str:
     """SQL for a mask of 24 bits with five bits of room for each: sums of up to 31 of them count, hour by hour."""
     return " + ".join(f"((COALESCE({bits}, 0) >> {h}) & 1)::HUGEINT * {32**h}::HUGEINT" for h in range(24))
@@ -572,7 +581,7 @@ def _day_levels_sql(run: Run, readings: str) -> str:
                 WINDOW w AS (PARTITION BY meter_id, register, date ORDER BY interval_start)
             )
         )
-        GROUP BY meter_id, register, date
+        GROUP BY meter_id, register, date HAVING count(value_kwh) > 0
     """
 
 
@@ -695,8 +704,7 @@ def _late_reads_sql(run: Run) -> str:
     return f"""
         WITH marked AS (
             SELECT l.*, v.usual_zero_share, v.usual_zero_hours, v.past_days, v.usual_peak_kw,
-                   CASE WHEN l.value_kwh = 0 THEN (v.zero_days >> (5 * CAST(date_part('hour', l.interval_start) AS INTEGER))) & 31
-                   END AS zero_days,
+                   CASE WHEN l.value_kwh = 0 THEN {_zero_days_around("v.zero_days", "l.interval_start")} END AS zero_days,
                    COALESCE(sum(CAST(l.value_kwh <> 0 AS INTEGER)) OVER (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start
                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS block
             FROM {run.lined} l LEFT JOIN {run.levels} v USING (meter_id, register, date)
@@ -803,11 +811,14 @@ def _stuck_values(run: Run) -> None:
     )
 
 
-def _zero_runs(run: Run) -> None:
+def _zero_runs(run: Run) -> bool:
     """Zeros for longer than is usual on an import register: not a PV meter's noon, not an idle charger, not an empty house's hour.
 
     What a run holds on one day is measured against the register's usual longest run within a day; where a run is too long on
-    one day, all of it is refused.
+    one day, all of it is refused. The levels are taken anew without it, so that it does not hide a later one.
+
+    Returns:
+        Whether any was found.
     """
     rules = run.rules
     _refuse(
@@ -841,6 +852,10 @@ def _zero_runs(run: Run) -> None:
         WHERE s.is_ours AND s.value_kwh IS NOT NULL
         """,
     )
+    if not run.count(f"SELECT count(*) FROM {run.found_zero_run}"):
+        return False
+    _levels_again(run, f"SELECT l.meter_id, l.register FROM {run.lined} l SEMI JOIN {run.found_zero_run} s ON s.id = l.id")
+    return True
 
 
 def _believed(run: Run) -> None:

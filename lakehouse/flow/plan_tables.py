@@ -283,6 +283,11 @@ def stored_plan(workspace: Workspace, issue: date, units: list[dict[str, Any]], 
     plan = tables[contracts.Plan.name]
     if plan.empty:
         raise DispatchError(f"There is no plan of the issue of {issue}.", "Make it with: gridlake refresh")
+    if plan["zone"].isna().any():
+        raise DispatchError(
+            f"The plan of the issue of {issue} was made by an older version, which kept less of it.",
+            "Plan that day again from the Dagster UI: materialize the partition of dispatch/plan.",
+        )
     horizon = outlook.horizon()
     problem = problem_of(outlook, units, state)
     markets = grid_names(units, problem)

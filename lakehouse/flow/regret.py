@@ -59,7 +59,8 @@ def _of_day(workspace: Workspace, issue: date) -> dict[str, Any]:
         "settled_cost_eur": None, "perfect_cost_eur": None, "regret_eur": None, "regret_pct": None,
     }  # fmt: skip
     summaries = workspace.table("dispatch/summary").read(f"date = DATE '{issue}' ORDER BY planned_from").to_pylist()
-    row["planned_cost_eur"] = summaries[0]["cost_eur"]
+    first = summaries[0]
+    row["planned_cost_eur"] = first["objective_eur"] if first["cost_eur"] is None else first["cost_eur"]  # None: an older version's plan
     try:
         stored = plan_of(workspace, issue)
         outcome = actuals(outlook, targets_of(workspace.site, stored.units))

@@ -220,7 +220,10 @@ def _dispatch(workspace: Workspace, days: tuple[date, date] | None = None) -> li
         return []
     issued = workspace.table(f"forecasts/{fleet.demand}").partitions_written()
     recent = sorted(issued)[-PLANNED_DAYS:] if days is None else [d for d in issued if days[0] <= d <= days[1]]
-    stale = _older(workspace.table("dispatch/summary").partitions_written(), {d: issued[d] for d in recent})
+    made = workspace.table("dispatch/summary").partitions_written()
+    for day in workspace.table("dispatch/summary").read("planned_from IS NULL").column("date").to_pylist():
+        made.pop(day, None)  # by an older version, which kept less of a plan
+    stale = _older(made, {d: issued[d] for d in recent})
     if stale:
         return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in _spans(stale)]
     return [Step("dispatch", (dispatch.Regret.name,), span, "what came is known") for span in _spans(regret.regret_is_due(workspace))]

@@ -152,6 +152,34 @@ class ForecastAccuracy(Table):
     is_fallback: Boolean = column("Whether any of the forecast came from a fallback.")
 
 
+class ForecastBreakdown(Table):
+    """Where issued forecasts are good and where not: the same scores by lead day, local hour, weekday and month."""
+
+    name = "quality/forecast_breakdown"
+    key = ("target", "series_id", "model", "dimension", "bucket")
+    partitioned_by = ("target",)
+
+    target: Text = column("demand, wind, solar or price.")
+    series_id: Text = column("The series.")
+    model: Text = column("The model; seasonal_naive and operator stand beside it for comparison.")
+    dimension: Text = column("What the issues are divided by.", isin=("all", "lead_day", "hour", "weekday", "month"))
+    bucket: Text = column("The part: all; 1 for the day after the issue; 00 to 23; 1 for Monday; 2026-03; by the local clock.")
+    intervals: Int64 = column("Intervals that have an actual.", ge=0)
+    mae: Float64 = column("Mean absolute error, in the series' unit.")
+    rmse: Float64 = column("Root mean squared error, in the series' unit.")
+    bias: Float64 = column("Mean of forecast less actual, in the series' unit.")
+    mape_pct: Float64 = column("Mean absolute percentage error over intervals whose actual is not zero.", unit="%", nullable=True)
+    wape_pct: Float64 = column("Sum of absolute errors over sum of absolute actuals.", unit="%", nullable=True)
+    rmae: Float64 = column("MAE over the seasonal naive's on the same intervals: below 1 is better.", nullable=True)
+    mase: Float64 = column("MAE over the seasonal naive's on all actuals before the first issue.", nullable=True)
+    pinball: Float64 = column("Mean pinball loss over the quantiles, in the series' unit.", nullable=True)
+    crps: Float64 = column("Continuous ranked probability score from the quantiles, in the series' unit.", nullable=True)
+    coverage_80_pct: Float64 = column("Share of actuals between p10 and p90.", unit="%", nullable=True)
+    peak_error_h: Float64 = column(
+        "Mean distance between the forecast and the actual peak of a day; none by hour.", unit="h", nullable=True
+    )
+
+
 class Alerts(Table):
     """What people were told: one row per alert, open ones and those that are over."""
 

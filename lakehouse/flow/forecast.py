@@ -32,6 +32,7 @@ HINDCAST_DAYS = 7 * EVALUATED_WEEKS
 REFIT_WEEKS = 2
 RETRAIN_AFTER_DAYS = 7
 LEAST_LEARNING_DAYS = 21
+SCORES = ("quality/forecast_accuracy", "quality/forecast_breakdown")
 UNITS = {"_c": "degC", "_m_per_s": "m/s", "_w_per_m2": "W/m2", "_mw": "MW", "_pct": "%", "_hpa": "hPa", "_mm": "mm", "_deg": "deg"}
 
 
@@ -356,7 +357,12 @@ def training_is_due(workspace: Workspace, target: str) -> bool:
         tried = table.last_written()
         return tried is None or any(f.written_at > tried for f in workspace.table(f"features/{target}").files())
     _, last = issue_days(workspace.site, target)
-    return max(versions).astimezone(workspace.site.zone).date() <= last - timedelta(days=RETRAIN_AFTER_DAYS)
+    newest = max(versions).astimezone(workspace.site.zone).date()
+    if newest <= last - timedelta(days=RETRAIN_AFTER_DAYS):
+        return True
+    from lakehouse.flow.drift import error_drift, input_drift
+
+    return newest < last and (error_drift(workspace, target).is_drifting or input_drift(workspace, target).is_drifting)
 
 
 # -- forecasts
@@ -432,54 +438,98 @@ def unissued_days(workspace: Workspace, target: str) -> list[date]:
 # -- accuracy
 
 
-def score_forecasts(workspace: Workspace) -> Commit:
+def score_forecasts(workspace: Workspace) -> dict[str, Commit]:
     """Scores every issued forecast whose actuals are there, beside the seasonal naive and, where the site names one, the operator.
 
-    The seasonal naive is the same hour of the local clock a week before, also across a change of clocks.
+    By issue in `quality/forecast_accuracy`; by lead day, hour, weekday and month in `quality/forecast_breakdown`. The seasonal
+    naive is the same hour of the local clock a week before, also across a change of clocks.
     """
-    frames = [_scores(workspace, target) for target in workspace.site.series if workspace.table(f"forecasts/{target}").exists()]
-    table = workspace.contract("quality/forecast_accuracy")
-    rows = pa.concat_tables(frames) if frames else table.empty()
-    return workspace.replace("quality/forecast_accuracy", rows, inputs=[f"forecasts/{t}" for t in workspace.site.series])
+    issued = [t for t in workspace.site.series if workspace.table(f"forecasts/{t}").exists()]
+    scored = [_scores(workspace, target) for target in issued]
+    commits = {}
+    for n, name in enumerate(SCORES):
+        rows = pa.concat_tables([one[n] for one in scored]) if scored else workspace.contract(name).empty()
+        commits[name] = workspace.replace(name, rows, inputs=[f"forecasts/{t}" for t in workspace.site.series])
+    return commits
 
 
-def _scores(workspace: Workspace, target: str) -> pa.Table:
+def _scores(workspace: Workspace, target: str) -> tuple[pa.Table, pa.Table]:
+    """Scores of a target by issue, and broken down."""
     task = task_of(workspace.site, target)
     quantiles = list(zip(task.quantiles, task.quantile_columns, strict=True))
-    losses = " + ".join(f'greatest({q} * (actual - "{name}"), ({q} - 1) * (actual - "{name}"))' for q, name in quantiles)
+    loss = {name: f'greatest({q} * (actual - "{name}"), ({q} - 1) * (actual - "{name}"))' for q, name in quantiles}
+    edges = [0.0, *task.quantiles, 1.0]
+    # the trapezoidal rule of metrics.crps, as the weight of each quantile's loss
+    crps = " + ".join(f"{edges[n + 2] - edges[n]} * {one}" for n, one in enumerate(loss.values()))
+    measures = f"""
+        avg(abs(actual - p50)) AS mae, sqrt(avg((actual - p50) ** 2)) AS rmse,
+        100 * avg(abs((actual - p50) / actual)) FILTER (actual <> 0) AS mape_pct,
+        100 * sum(abs(actual - p50)) / nullif(sum(abs(actual)), 0) AS wape_pct,
+        avg(({" + ".join(loss.values())}) / {len(quantiles)}) AS pinball, 100 * avg((actual BETWEEN p10 AND p90)::INT) AS coverage_80_pct"""
     actual = actuals(workspace, target)
     operator = operator_forecast(workspace, target)
     with workspace.engine(f"forecasts/{target}") as engine:
         engine.register("actuals", actual)
-        engine.register(
-            "operator",
-            operator
-            if operator is not None
-            else pa.table({"interval_start": actual.column("interval_start"), "value": actual.column("value")}).slice(0, 0),
-        )
+        nobody = pa.table({"interval_start": actual.column("interval_start"), "value": actual.column("value")}).slice(0, 0)
+        engine.register("operator", operator if operator is not None else nobody)
         nothing = ", ".join(f'NULL::DOUBLE AS "{name}"' for _, name in quantiles if name != "p50")
-        return engine.sql(
+        engine.sql(
             f"""
-            WITH issued AS (
-                SELECT f.*, a.value AS actual, f.model AS scored, b.value AS week_before FROM forecasts."{target}" f
-                JOIN actuals a ON a.series_id = f.series_id AND a.interval_start = f.valid_at
-                LEFT JOIN actuals b ON b.series_id = f.series_id
-                    AND b.interval_start = timezone($zone, timezone($zone, f.valid_at) - INTERVAL 7 DAY)),
-            compared AS (
-                SELECT series_id, issued_at, scored, is_fallback, actual, {", ".join(f'"{name}"' for _, name in quantiles)} FROM issued
-                UNION ALL BY NAME
-                SELECT series_id, issued_at, 'seasonal_naive' AS scored, false AS is_fallback, actual, week_before AS p50, {nothing}
-                FROM issued WHERE week_before IS NOT NULL
-                UNION ALL BY NAME
-                SELECT i.series_id, i.issued_at, 'operator' AS scored, false AS is_fallback, i.actual, o.value AS p50, {nothing}
-                FROM issued i JOIN operator o ON o.interval_start = i.valid_at)
-            SELECT $target AS target, series_id, scored AS model, issued_at, count(*) AS intervals, avg(abs(actual - p50)) AS mae,
-                   sqrt(avg((actual - p50) ** 2)) AS rmse, 100 * avg(abs((actual - p50) / actual)) FILTER (actual <> 0) AS mape_pct,
-                   100 * sum(abs(actual - p50)) / nullif(sum(abs(actual)), 0) AS wape_pct, avg(({losses}) / {len(quantiles)}) AS pinball,
-                   100 * avg((actual BETWEEN p10 AND p90)::INT) AS coverage_80_pct, bool_or(is_fallback) AS is_fallback
+            CREATE TEMP TABLE compared AS
+            WITH week AS (
+                SELECT a.series_id, a.interval_start, a.value, b.value AS before FROM actuals a
+                LEFT JOIN actuals b ON b.series_id = a.series_id
+                    AND b.interval_start = timezone($zone, timezone($zone, a.interval_start) - INTERVAL 7 DAY)),
+            scale AS (
+                SELECT series_id, avg(abs(value - before)) AS naive_scale FROM week
+                WHERE interval_start < (SELECT min(valid_at) FROM forecasts."{target}") GROUP BY ALL),
+            issued AS (
+                SELECT f.*, w.value AS actual, w.before, s.naive_scale FROM forecasts."{target}" f
+                JOIN week w ON w.series_id = f.series_id AND w.interval_start = f.valid_at
+                LEFT JOIN scale s ON s.series_id = f.series_id)
+            SELECT series_id, issued_at, valid_at, model AS scored, is_fallback, actual, before, naive_scale,
+                   {", ".join(f'"{name}"' for _, name in quantiles)} FROM issued
+            UNION ALL BY NAME
+            SELECT series_id, issued_at, valid_at, 'seasonal_naive' AS scored, false AS is_fallback, actual, before, naive_scale,
+                   before AS p50, {nothing} FROM issued WHERE before IS NOT NULL
+            UNION ALL BY NAME
+            SELECT i.series_id, i.issued_at, i.valid_at, 'operator' AS scored, false AS is_fallback, i.actual, i.before, i.naive_scale,
+                   o.value AS p50, {nothing} FROM issued i JOIN operator o ON o.interval_start = i.valid_at""",
+            params={"zone": workspace.site.time_zone},
+        )
+        by_issue = engine.sql(
+            f"""
+            SELECT $target AS target, series_id, scored AS model, issued_at, count(*) AS intervals, {measures},
+                   bool_or(is_fallback) AS is_fallback
             FROM compared GROUP BY ALL ORDER BY ALL""",
+            params={"target": target},
+        ).to_arrow_table()
+        broken_down = engine.sql(
+            f"""
+            WITH dated AS (
+                SELECT *, timezone($zone, valid_at) AS clock, date_diff('day', timezone($zone, issued_at)::DATE, clock::DATE) AS lead_day
+                FROM compared),
+            peaks AS (
+                SELECT series_id, scored, issued_at, clock::DATE AS day,
+                       abs(epoch(arg_max(valid_at, p50)) - epoch(arg_max(valid_at, actual))) / 3600 AS peak_error_h
+                FROM dated GROUP BY ALL HAVING count(*) >= 0.9 * {task.slots_per_day}),
+            first AS (
+                SELECT *, valid_at = min(valid_at) OVER (PARTITION BY series_id, scored, issued_at, clock::DATE) AS is_first FROM dated),
+            parts AS (
+                SELECT f.*, CASE WHEN is_first THEN peak_error_h END AS peak_error_h, unnest([
+                    {{'dimension': 'all', 'bucket': 'all'}}, {{'dimension': 'lead_day', 'bucket': lead_day::VARCHAR}},
+                    {{'dimension': 'hour', 'bucket': strftime(clock, '%H')}}, {{'dimension': 'weekday', 'bucket': strftime(clock, '%u')}},
+                    {{'dimension': 'month', 'bucket': strftime(clock, '%Y-%m')}}], recursive := true)
+                FROM first f LEFT JOIN peaks p
+                    ON p.series_id = f.series_id AND p.scored = f.scored AND p.issued_at = f.issued_at AND p.day = f.clock::DATE)
+            SELECT $target AS target, series_id, scored AS model, dimension, bucket, count(*) AS intervals, {measures},
+                   avg(p50 - actual) AS bias, avg(abs(actual - p50)) / nullif(any_value(naive_scale), 0) AS mase,
+                   sum(abs(actual - p50)) FILTER (before IS NOT NULL) / nullif(sum(abs(actual - before)), 0) AS rmae,
+                   avg({crps}) AS crps, avg(peak_error_h) FILTER (dimension <> 'hour') AS peak_error_h
+            FROM parts GROUP BY ALL ORDER BY ALL""",
             params={"target": target, "zone": workspace.site.time_zone},
         ).to_arrow_table()
+    return by_issue, broken_down
 
 
 def accuracy_is_due(workspace: Workspace) -> bool:

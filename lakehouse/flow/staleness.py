@@ -210,7 +210,7 @@ def _forecasts(workspace: Workspace) -> list[Step]:
             ]
     steps = _joined(steps)
     if not steps and workspace.site.series and forecast.accuracy_is_due(workspace):
-        steps.append(Step("forecasts", ("quality/forecast_accuracy",), None, "forecasts or actuals are newer"))
+        steps.append(Step("forecasts", forecast.SCORES, None, "forecasts or actuals are newer"))
     return steps
 
 

@@ -38,7 +38,7 @@ def tables_of(site: Site) -> dict[str, type[Table]]:
     contracts += [models_contract(target) for target in site.series]
     contracts += [forecasts_contract(site, target) for target in site.series]
     if site.series:
-        contracts.append(quality.ForecastAccuracy)
+        contracts += [quality.ForecastAccuracy, quality.ForecastBreakdown]
     if site.fleet:
         contracts += dispatch.ALL
     contracts += [quality.Alerts, quality.Housekeeping]

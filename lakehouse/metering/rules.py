@@ -392,6 +392,32 @@ _CODES: list[tuple[str, str, str, str, str | None]] = [
 ]
 
 
+CHECKED_RULES = (
+    "unreadable_line",
+    "unknown_meter",
+    "wrong_interval_length",
+    "misaligned_interval",
+    "overlapping_interval",
+    "swapped_day_month",
+    "future_reading",
+    "negative_energy",
+    "beyond_rating",
+    "spike",
+    "stuck_value",
+    "zero_run",
+    "late_register_read",
+    "unit_slip",
+    "shifted_clock",
+    "missing_interval",
+)
+"""Rules whose findings are told one by one to who looks after the readings."""
+
+
+def meaning(code: str) -> str:
+    """What a code means, in a sentence."""
+    return next(description for name, _, description, _, _ in _CODES if name == code)
+
+
 def codes() -> pa.Table:
     """The table quality/codes: every quality code, rule and method that can stand in the tables."""
     names = list(Codes.columns)

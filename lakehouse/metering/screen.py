@@ -570,7 +570,8 @@ class _Screen:
             alone = kwh > rules.spike_neighbour_factor * np.maximum(np.maximum(before, after), 0)
             row_limit = np.repeat(limit, days_n)
             beside = np.maximum(np.maximum(before, after), 0) * np.divide(kw, kwh, out=np.zeros(len(kw)), where=kwh != 0)
-            alone &= kw - beside > np.repeat(rules.spike_lone_factor * np.nan_to_num(usual["usual_lone_kw"], nan=0.0), days_n)
+            usual_lone = np.where(np.isnan(usual["usual_lone_kw"]), usual["usual_peak_kw"], usual["usual_lone_kw"])
+            alone &= kw - beside > np.repeat(rules.spike_lone_factor * np.nan_to_num(usual_lone, nan=0.0), days_n)
             suspicious &= by_day(np.logical_or, by_part(np.logical_or, alone & (kw > row_limit)))
         return suspicious
 

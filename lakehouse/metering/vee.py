@@ -538,7 +538,8 @@ def _usual_sql(run: Run, day_levels: str) -> str:
                    list_reverse_sort(list(peak_kw) FILTER (WHERE peak_kw IS NOT NULL) OVER w) AS peaks,
                    list_reverse_sort(list(lone_peak_kw) FILTER (WHERE lone_peak_kw IS NOT NULL) OVER w) AS lones,
                    avg(zero_share) OVER w AS usual_zero_share, max(longest_zero_hours) OVER w AS usual_zero_hours,
-                   avg(repeat_share) OVER w AS usual_repeat_share, sum({_spread_sql("zero_hours")}) OVER w AS zero_days
+                   avg(repeat_share) OVER w AS usual_repeat_share,
+                   CASE WHEN count(zero_hours) OVER w = count(*) OVER w THEN sum({_spread_sql("zero_hours")}) OVER w END AS zero_days
             FROM {day_levels}
         WINDOW w AS (PARTITION BY meter_id, register ORDER BY date
                          RANGE BETWEEN INTERVAL {run.rules.history_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
@@ -555,7 +556,7 @@ def _zero_days_around(counts: str, moment: str) -> str:
 
 def _spread_sql(bits: str) -> str:
     """SQL for a mask of 24 bits with five bits of room for each: sums of up to 31 of them count, hour by hour."""
-    return " + ".join(f"((COALESCE({bits}, 0) >> {h}) & 1)::HUGEINT * {32**h}::HUGEINT" for h in range(24))
+    return " + ".join(f"(({bits} >> {h}) & 1)::HUGEINT * {32**h}::HUGEINT" for h in range(24))
 
 
 def _day_levels_sql(run: Run, readings: str) -> str:
@@ -751,6 +752,7 @@ def _spikes(run: Run) -> None:
     register itself did on the past days, by order statistics that one or two faulty days can't move.
     """
     rules = run.rules
+    usual_lone = "COALESCE(v.usual_lone_kw, v.usual_peak_kw)"  # reports of earlier versions do not tell it
     _refuse(
         run,
         "spike",
@@ -762,13 +764,13 @@ def _spikes(run: Run) -> None:
             WINDOW w AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start)
         )
         SELECT b.id, 'expected up to about ' || round(v.usual_peak_kw, 3) || ' kW, the usual peak, and not more than '
-                     || round({rules.spike_lone_factor} * v.usual_lone_kw, 3) || ' above both neighbours, found ' || round(b.kw, 3)
-                     || ' beside ' || round(b.neighbour_kwh * 60.0 / b.interval_minutes, 3) AS reason
+                     || round({rules.spike_lone_factor} * {usual_lone}, 3) || ' above both neighbours, found ' || round(b.kw, 3)
+                     || ' beside ' || round(COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes, 3) AS reason
         FROM beside b JOIN {run.levels} v USING (meter_id, register, date) LEFT JOIN {run.meters} m USING (meter_id)
         WHERE b.is_ours AND v.past_days >= {rules.spike_least_days}
           AND b.kw > COALESCE({rules.spike_rated_share} * m.rated_kw, {rules.spike_least_kw})
           AND b.kw > {rules.spike_factor} * v.usual_peak_kw AND b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
-          AND b.kw - COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes > {rules.spike_lone_factor} * COALESCE(v.usual_lone_kw, 0)
+          AND b.kw - COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes > {rules.spike_lone_factor} * {usual_lone}
         """,
     )
 

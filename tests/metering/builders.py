@@ -118,7 +118,7 @@ class Result:
         return [(q["rule"], q["interval_start"].hour if q["interval_start"] else None) for q in self.quarantined]
 
 
-def run(rows, *, known=None, days=None, history=None, time_zone="UTC", first_day=None, rules=None, today=None) -> Result:
+def run(rows, *, known=None, days=None, history=None, reports=None, time_zone="UTC", first_day=None, rules=None, today=None) -> Result:
     """Runs VEE over rows; by default for all their days, with all their meters registered."""
     with duckdb.connect() as connection:
         connection.register("delivered", pa.Table.from_pylist(rows, SCHEMA))
@@ -126,6 +126,8 @@ def run(rows, *, known=None, days=None, history=None, time_zone="UTC", first_day
         connection.register("known_meters", known)
         if history is not None:
             connection.register("history", history)
+        if reports is not None:
+            connection.register("reports", reports)
         spans = sorted({r["date"] for r in rows if r["date"]})
         days = days or [spans[0] + timedelta(days=n) for n in range((spans[-1] - spans[0]).days + 1)]
         return Result(
@@ -135,6 +137,7 @@ def run(rows, *, known=None, days=None, history=None, time_zone="UTC", first_day
                 days=days,
                 meters="known_meters",
                 history="history" if history is not None else None,
+                reports="reports" if reports is not None else None,
                 rules=rules or VeeRules(),
                 time_zone=time_zone,
                 first_day=first_day,

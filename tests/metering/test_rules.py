@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+import pyarrow as pa
 import pytest
 
+from lakehouse.contracts import quality
 from lakehouse.errors import SiteError
 from lakehouse.metering.rules import VeeRules, codes
 from tests.metering.builders import MONDAY, USUAL, day, meters, past, row, run
@@ -184,3 +186,16 @@ def test_thresholds_come_from_the_site_file():
     assert VeeRules.from_site({"spike_factor": 5, "stuck_least_repeats": 9}, 3.0) == VeeRules(
         spike_factor=5.0, stuck_least_repeats=9, longest_gap_days=3.0
     )
+
+
+def test_a_past_from_before_a_measure_was_kept_serves_and_judges_more_leniently():
+    """Reports that an earlier version wrote have no `lone_peak_kw` and no `zero_hours`."""
+    schema = pa.schema([f.with_nullable(True) for f in quality.VeeReport.arrow_schema()])
+    reports = pa.Table.from_pylist(run(past(14)).report, schema)
+    for column in ("lone_peak_kw", "zero_hours"):
+        nothing = pa.nulls(len(reports), schema.field(column).type)
+        reports = reports.set_column(reports.column_names.index(column), column, nothing)
+    found = run(day(changed(3, 5.6)), reports=reports)
+    assert found.refused() == [("spike", 3)] and found.quarantined[0]["reason"]
+    late = run(day(changed(9, [0.0, 0.0, 1.18])), reports=reports)
+    assert {late.hours()[n]["rule"] for n in (9, 10, 11)} == {"late_register_read"}

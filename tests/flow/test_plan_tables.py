@@ -425,3 +425,13 @@ def test_old_days_are_planned_where_they_are_asked_for(tmp_path: Path):
         issue(workspace, day(number), north=FLAT, south=[0.0] * 24)
     assert [s.days for s in _dispatch(workspace)] == [(day(8), day(14))], "the last seven issues"
     assert [s.days for s in _dispatch(workspace, (day(5), day(7)))] == [(day(5), day(7))]
+
+
+@pytest.mark.parametrize(("of", "hours"), [(28, 23), (29, 24)])
+def test_a_local_day_is_as_long_as_its_clock_makes_it(tmp_path: Path, of: int, hours: int):
+    from lakehouse.flow.outlook import horizon_of
+
+    workspace = town(tmp_path, [PEAK], "look_ahead_hours: 6")
+    horizon = horizon_of(workspace, day(of))  # the clocks change on 29 March 2026
+    assert (horizon.day, len(horizon.starts)) == (hours, hours + 6)
+    assert horizon.end_of_day.astimezone(workspace.site.zone).hour == 0

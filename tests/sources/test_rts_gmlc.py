@@ -151,3 +151,34 @@ def test_the_published_fleet_costs_what_the_published_instances_say(tmp_path: Pa
         for start in unit["startup"]:  # the cost after so many hours off
             cost = [eur for hours, eur in own["startup_costs"] if hours <= start["lag"]][-1]
             assert cost == pytest.approx(start["cost"], rel=1e-4)
+
+
+@pytest.mark.real_data
+def test_the_example_site_names_what_its_files_hold():
+    from lakehouse.flow.setup import EXAMPLES, _assign
+    from lakehouse.site import parse_site
+
+    root = os.environ.get("GRIDLAKE_DATA")
+    source = (Path(root).parent / "dispatch" if root else Path(__file__).parents[3] / "shared" / "dispatch") / "rts_gmlc_source"
+    if not source.exists():
+        pytest.skip(f"needs {source}")
+    path = EXAMPLES / "rts_gmlc.yaml"
+    site = parse_site(path.read_text(encoding="utf-8"), path)
+    chosen, left_out = _assign(site, source, EXAMPLES)
+    assert {feed: len(paths) for feed, paths in chosen.items()} == {"series": 5, "fleet": 5}
+    assert all("Reg_" in one or "Spin_" in one or "reserves" in one for one in left_out)
+    rows = [
+        row
+        for feed, paths in chosen.items()
+        for one in paths
+        for table in read_file(LandedFile(one, one.name, date(2026, 1, 1), feed), site.feeds[feed].format, ReadOptions(site.time_zone))
+        for row in table.slice(0, 500).to_pylist()
+    ]
+    series = {row["series_id"] for row in rows if row.get("series_id")}
+    assert all(set(target.series) <= series for target in site.series.values())
+    units = [parameters(row) for row in rows if row.get("parameters")]
+    assert {unit["series_id"] for unit in units if "series_id" in unit} <= series
+    kinds = [unit["kind"] for unit in units]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "thermal": 73, "wind": 4, "solar": 56, "hydro": 20, "storage": 1, "line": 6, "zone": 3,
+    }  # fmt: skip

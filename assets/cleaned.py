@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -13,8 +15,14 @@ from lakehouse.contracts import cleaned, quality
 from lakehouse.flow import clean
 from lakehouse.flow.clean import Fate
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
+from lakehouse.flow.vee import found_by_rule
 from lakehouse.flow.workspace import Workspace
+from lakehouse.metering.rules import CHECKED_RULES, meaning
 from lakehouse.site import Site
+
+MOST_FOUND_SHARE = 0.01
+"""Share of the delivered readings above which a rule's check warns."""
+MOST_PICTURES = 4
 
 
 def cleaned_assets(site: Site) -> list[dg.AssetsDefinition]:
@@ -92,6 +100,7 @@ def _meters(site: Site) -> dg.AssetsDefinition:
 def _readings(site: Site) -> dg.AssetsDefinition:
     table = "cleaned/meter_readings"
     checks = [_conservation_spec(table), check_spec(table, "mostly_measured", "At most a tenth of the readings had to be estimated.")]
+    checks += [check_spec(table, rule, f"{meaning(rule)} At most {MOST_FOUND_SHARE:.0%} of the readings.") for rule in CHECKED_RULES]
     raw = [dg.AssetDep(key_of(f"raw/{feed}"), partition_mapping=ANY_DELIVERY) for feed in site.feeds_of("readings")]
 
     @table_assets(
@@ -119,12 +128,34 @@ def _readings(site: Site) -> dg.AssetsDefinition:
         )
         told = _fate_metadata(fate) | {"estimated": fate.estimated} | plots.of_readings(workspace, days)
         return {
-            table: Outcome(fate.commits[table], told, [_conservation(table, fate), measured]),
+            table: Outcome(fate.commits[table], told, [_conservation(table, fate), measured, *_by_rule(workspace, table, fate, days)]),
             "quality/vee_report": Outcome(fate.commits["quality/vee_report"]),
             "quality/edits": Outcome(fate.commits["quality/edits"]),
         }
 
     return readings
+
+
+def _by_rule(workspace: Workspace, table: str, fate: Fate, days: tuple[date, date]) -> list[dg.AssetCheckResult]:
+    """A check for each rule: how much it found, the worst meters, and a picture of one of them."""
+    found = found_by_rule(workspace, *days)
+    pictured = sorted((rule for rule in CHECKED_RULES if rule in found), key=lambda rule: -found[rule].rows)[:MOST_PICTURES]
+    results = []
+    for rule in CHECKED_RULES:
+        one = found.get(rule)
+        if one is None:
+            results.append(check_result(table, rule, True, "None found."))
+            continue
+        share = one.rows / max(fate.delivered, 1)
+        worst = dg.MetadataValue.table([dg.TableRecord({"meter": m, "rows": n, "day": str(d)}) for m, n, d in one.worst])
+        told: dict[str, Any] = {"rows": one.rows, "meters": one.meters, "worst_meters": worst}
+        meter, _, day = one.worst[0]
+        if rule in pictured and workspace.table("cleaned/meter_readings").exists():
+            told["example"] = plots.of_meter(workspace, meter, day)
+        words = f"{one.rows:,} rows of {one.meters:,} meters ({share:.2%} of what was delivered); most of {meter} on {day}."
+        look_at = f"gridlake vee {meter} --from {day} --to {day}"
+        results.append(check_result(table, rule, share <= MOST_FOUND_SHARE, words, look_at=look_at, **told))
+    return results
 
 
 def _load_of_meters(site: Site) -> dg.AssetsDefinition:

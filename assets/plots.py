@@ -48,6 +48,13 @@ def of_readings(workspace: Workspace, days: tuple[date, date]) -> dict[str, Any]
     return {"plot": picture(_lines(rows, "energy [kWh per hour]"))} if rows else {}
 
 
+def of_meter(workspace: Workspace, meter: str, day: date) -> Any:
+    """A meter's readings around a day, with what became of them."""
+    from lakehouse.flow.vee import picture_around
+
+    return picture(picture_around(workspace, meter, day))
+
+
 def _shown(days: tuple[date, date]) -> tuple[date, date]:
     return max(days[0], days[1] - timedelta(days=LONGEST_DAYS - 1)), days[1]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,51 @@ from lakehouse.errors import TableNotFoundError
 from lakehouse.flow.workspace import Workspace
 
 SHOWN_DAYS = 7
+WORST_METERS = 5
 COLOURS = {"measured": "tab:blue", "estimated": "tab:orange", "edited": "tab:purple", "refused": "tab:red"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rule found in some days.
+
+    Args:
+        rows: delivered rows, or missing intervals, that it named.
+        meters: how many meters they are of.
+        worst: the meters of which it named most, with their rows and the day with most of them.
+    """
+
+    rows: int
+    meters: int
+    worst: list[tuple[str, int, date]]
+
+
+def found_by_rule(workspace: Workspace, first: date, last: date) -> dict[str, Found]:
+    """What each rule found in the reports of some UTC days, both included; rules that found nothing are not told."""
+    with workspace.engine("quality/vee_report", days=(first, last)) as engine:
+        rows = engine.sql(
+            f"""
+            WITH told AS (
+                SELECT meter_id, date, unnest(json_keys(findings)) AS rule, findings FROM quality.vee_report
+                WHERE findings IS NOT NULL AND date BETWEEN $first AND $last
+            ), counted AS (
+                SELECT rule, meter_id, date, sum(CAST(json_extract(findings, '$."' || rule || '"') AS BIGINT)) AS n
+                FROM told GROUP BY rule, meter_id, date
+            ), of_meters AS (
+                SELECT rule, meter_id, CAST(sum(n) AS BIGINT) AS n, arg_max(date, (n, date)) AS day FROM counted GROUP BY rule, meter_id
+            )
+            SELECT rule, CAST(sum(n) AS BIGINT), count(*), arg_max((meter_id, n, day), (n, meter_id), {WORST_METERS})
+            FROM of_meters GROUP BY rule
+            """,
+            params={"first": first, "last": last},
+        ).fetchall()
+    return {rule: Found(n, meters, [tuple(one) for one in worst]) for rule, n, meters, worst in rows}
+
+
+def picture_around(workspace: Workspace, meter: str, day: date) -> bytes:
+    """A meter's readings on a day and the two beside it, as a picture (PNG)."""
+    found = readings_of_meter(workspace, meter, day - timedelta(days=1), day + timedelta(days=1))
+    return _picture(found, meter)
 
 
 def readings_of_meter(
@@ -72,10 +117,14 @@ def _picture(found: pa.Table, meter: str) -> bytes:
     for axes, register in zip(figure.subplots(max(len(registers), 1), squeeze=False)[:, 0], registers, strict=False):
         own = rows[rows["register"] == register]
         standing = own[own["energy_kwh"].notna()]
+        ceiling = standing["energy_kwh"].max()
+        # A spike must not flatten the rest: what is higher stands at the upper edge.
+        top = 1.6 * ceiling if ceiling > 0 else None
         axes.plot(standing["interval_start"], standing["energy_kwh"], color="0.75", linewidth=0.8, zorder=1)
         for quality, colour in COLOURS.items():
             marked = own[own["quality"] == quality]
             values = marked["delivered_kwh"] if quality == "refused" else marked["energy_kwh"]
+            values = values.clip(upper=0.97 * top) if top else values
             if len(marked):
                 axes.scatter(
                     marked["interval_start"],
@@ -87,9 +136,8 @@ def _picture(found: pa.Table, meter: str) -> bytes:
                     label=quality,
                     zorder=2,
                 )
-        ceiling = standing["energy_kwh"].max()
-        if ceiling > 0:
-            axes.set_ylim(min(0.0, standing["energy_kwh"].min()) - 0.05 * ceiling, 1.6 * ceiling)  # a spike must not flatten the rest
+        if top:
+            axes.set_ylim(min(0.0, standing["energy_kwh"].min()) - 0.05 * ceiling, top)
         axes.set_ylabel(f"{register} [kWh]")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

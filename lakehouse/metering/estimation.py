@@ -32,13 +32,14 @@ def heard(run: Run, history: str | None, reports: str | None) -> None:
     before = f"date >= DATE '{first - timedelta(days=int(run.rules.longest_gap_days) + 1)}' AND date < DATE '{first}'"
     is_single = len(run.days) == 1
     others = f"ANTI JOIN {run.looks} l ON l.meter_id = h.meter_id AND l.register = h.register" if is_single else ""
+    of_before = before.replace("date", "h.date")
     if reports:
-        source = f"""SELECT h.meter_id, h.register, CASE WHEN 1440 / max(h.expected) IN (5, 10, 15, 30, 60) THEN CAST(1440 / max(h.expected) AS INTEGER) END AS minutes
-            FROM {reports} h {others} WHERE {before.replace("date", "h.date")} AND h.measured + h.edited > 0 GROUP BY h.meter_id, h.register"""
+        minutes = "CASE WHEN 1440 / max(h.expected) IN (5, 10, 15, 30, 60) THEN CAST(1440 / max(h.expected) AS INTEGER) END"
+        source = f"""SELECT h.meter_id, h.register, {minutes} AS minutes FROM {reports} h {others}
+            WHERE {of_before} AND h.measured + h.edited > 0 GROUP BY h.meter_id, h.register"""
     elif history:
         source = f"""SELECT h.meter_id, h.register, arg_max(h.interval_minutes, (h.interval_start, h.interval_minutes)) AS minutes
-            FROM {history} h {others} WHERE {before.replace("date", "h.date")} AND h.quality <> 'estimated'
-            GROUP BY h.meter_id, h.register"""
+            FROM {history} h {others} WHERE {of_before} AND h.quality <> 'estimated' GROUP BY h.meter_id, h.register"""
     else:
         source = "SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::INTEGER AS minutes LIMIT 0"
     run.make("heard", source)

@@ -32,7 +32,7 @@ class VeeRules:
         spike_least_days: days of past below which nothing is a spike.
         spike_factor: a reading above this multiple of the register's usual peak (the second highest supported one of the past days) is a
             spike,
-        spike_lone_factor: that stands out from its neighbours by more than this multiple of what is usual (the third most of the past days),
+        spike_lone_factor: that stands out from its neighbours by more than this multiple of the usual (the third most of the past days),
         spike_neighbour_factor: and above this multiple of the larger of its two neighbours.
         spike_rated_share: and above this share of the connection's rating;
         spike_least_kw: or, where the rating is not known, above this power.

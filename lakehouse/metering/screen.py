@@ -553,7 +553,18 @@ class _Screen:
         usual = self.usual_spans()
         return any(self.judged_by.get(file) != usual[name] for name, file in self.files.items() if name in usual)
 
-    def _spiking(self, usual: dict[str, np.ndarray], rated: np.ndarray, kwh: np.ndarray, kw: np.ndarray, follows: np.ndarray, at: np.ndarray, days_n: np.ndarray, by_day: Any, by_part: Any) -> np.ndarray:  # fmt: skip
+    def _spiking(
+        self,
+        usual: dict[str, np.ndarray],
+        rated: np.ndarray,
+        kwh: np.ndarray,
+        kw: np.ndarray,
+        follows: np.ndarray,
+        at: np.ndarray,
+        days_n: np.ndarray,
+        by_day: Any,
+        by_part: Any,
+    ) -> np.ndarray:
         """Days with a reading that could be a spike."""
         rules = self.rules
         low = np.where(np.isfinite(rated), rules.spike_rated_share * rated, rules.spike_least_kw)
@@ -610,7 +621,22 @@ class _Screen:
         share = np.where(usual["past_days"] >= rules.least_history_days, np.nan_to_num(usual["usual_repeat_share"], nan=0.01), 0.3)
         return np.maximum(rules.stuck_least_repeats, 1 + math.log(rules.stuck_chance) / np.log(np.clip(share, 0.01, 0.99)))
 
-    def _keep(self, table: pa.Table, sound: np.ndarray, at: np.ndarray, parts: np.ndarray, firsts: np.ndarray, register: np.ndarray, of_day: np.ndarray, days_n: np.ndarray, day_minutes: np.ndarray, day_sum: np.ndarray, levels: dict[str, np.ndarray], files: np.ndarray, part_n: np.ndarray) -> None:  # fmt: skip
+    def _keep(
+        self,
+        table: pa.Table,
+        sound: np.ndarray,
+        at: np.ndarray,
+        parts: np.ndarray,
+        firsts: np.ndarray,
+        register: np.ndarray,
+        of_day: np.ndarray,
+        days_n: np.ndarray,
+        day_minutes: np.ndarray,
+        day_sum: np.ndarray,
+        levels: dict[str, np.ndarray],
+        files: np.ndarray,
+        part_n: np.ndarray,
+    ) -> None:
         ours = np.isin(of_day, self.days)
         good, bad = np.flatnonzero(ours & sound), np.flatnonzero(ours & ~sound)
         for chosen, kept in ((good, self.looks), (bad, self.exceptional)):
@@ -636,7 +662,23 @@ class _Screen:
             for (file, day), count in zip(unique.T.tolist(), counts.tolist(), strict=True):
                 self.standing[(file, day)] += int(count)
 
-    def _keep_blocks(self, table: pa.Table, sound: np.ndarray, register: np.ndarray, at: np.ndarray, of_day: np.ndarray, parts: np.ndarray, files: np.ndarray, start: np.ndarray, minutes: np.ndarray, kwh: np.ndarray, part_n: np.ndarray, part_sum: np.ndarray, part_most: np.ndarray, new_register: np.ndarray) -> None:  # fmt: skip
+    def _keep_blocks(
+        self,
+        table: pa.Table,
+        sound: np.ndarray,
+        register: np.ndarray,
+        at: np.ndarray,
+        of_day: np.ndarray,
+        parts: np.ndarray,
+        files: np.ndarray,
+        start: np.ndarray,
+        minutes: np.ndarray,
+        kwh: np.ndarray,
+        part_n: np.ndarray,
+        part_sum: np.ndarray,
+        part_most: np.ndarray,
+        new_register: np.ndarray,
+    ) -> None:
         """The spans and levels, file by file, of registers with an exceptional day."""
         wanted = np.unique(register[~sound & np.isin(of_day, self.days)])
         register_of_part = np.cumsum(new_register)[parts] - 1

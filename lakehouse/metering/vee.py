@@ -733,7 +733,7 @@ def _late_reads_sql(run: Run) -> str:
               b.usual_zero_share < {rules.zero_usual_share} AND b.usual_zero_hours <= b.zeros * b.minutes / 60.0 + 4
               AND b.total_kwh > {rules.late_read_excess} * (b.before_kwh + b.after_kwh) / 2
               AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
-              -- One that does so at other hours of the day, as a PV meter: the zeros are new there, and the reading stands out on both sides.
+              -- One that does so at other hours of the day, as a PV meter: zeros are new there, and the reading stands out on both sides.
               OR b.zero_days <= 1 AND b.total_kwh > {rules.late_read_lone_excess} * greatest(b.before_kwh, b.after_kwh)
               AND least(b.before_kwh, b.after_kwh) > 0 AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio}
                   AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
@@ -889,9 +889,8 @@ def _trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
     others = f"SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}"
     if run.is_ordered and len(run.days) == 1:
         # The sound readings as they come, which is in order, and the others after them: a sort of a million meters is half the work.
-        return run.connection.sql(
-            f"SELECT {columns} FROM ({sound_readings_sql(run, delivered)}) UNION ALL SELECT * FROM (SELECT {columns} FROM ({others}) {order})"
-        )
+        sound = sound_readings_sql(run, delivered)
+        return run.connection.sql(f"SELECT {columns} FROM ({sound}) UNION ALL SELECT * FROM (SELECT {columns} FROM ({others}) {order})")
     return run.connection.sql(f"SELECT {columns} FROM ({others} UNION ALL BY NAME {sound_readings_sql(run, delivered)}) {order}")
 
 

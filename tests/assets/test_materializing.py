@@ -174,6 +174,7 @@ def test_cleaning_reports_the_ledgers_and_that_nothing_is_lost(workspace: Worksp
     assert result.success
     told = checks(result)
     assert told["cleaned/meter_readings:nothing_is_lost"] and told["cleaned/meter_readings:mostly_measured"]
+    assert told["cleaned/meter_readings:spike"] and "cleaned/meter_readings:missing_interval" in told
     reported = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events()}
     assert {"quality/quarantine", "quality/conservation", "cleaned/meter_readings"} <= reported
     plots = [

@@ -253,6 +253,23 @@ def alerts(
 
 
 @app.command()
+def metrics(
+    serve: Annotated[int | None, typer.Option(help="Serve them on this port until stopped, for Prometheus to scrape.")] = None,
+    address: Annotated[str, typer.Option(help="Address to listen on.")] = LOOPBACK,
+    push: Annotated[str, typer.Option(help="Push them once to this gateway, as http://host:9091.")] = "",
+) -> None:
+    """Prints the site's figures for Prometheus, or serves or pushes them."""
+    from lakehouse.site import load_site
+
+    command = [sys.executable, "-m", "jobs.metrics", "--home", str(load_site().home)]
+    if serve is not None:
+        command += ["--serve", str(serve), "--address", address]
+    if push:
+        command += ["--push", push]
+    raise typer.Exit(subprocess.call(command, env=_environment()))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000) -> None:
     """Opens the Dagster UI (webserver and daemon, loopback only) over this site."""
     from lakehouse.flow.setup import write_dagster_home

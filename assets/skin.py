@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.profiles import op_tags_of
+from assets.profiles import op_tags_of, retry_policy_of
 from lakehouse.contracts.base import Table
 from lakehouse.errors import ContractError, GridlakeError
 from lakehouse.flow import CODE_VERSION
@@ -107,6 +107,7 @@ def table_assets(
             backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
             pool=pool,
             op_tags=op_tags_of(pool, contracts[0].layer()),
+            retry_policy=retry_policy_of(pool, contracts[0].layer()),
         )
         def body(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator[Any]:
             at_work = workspace.open(context.run.run_id)

@@ -74,6 +74,11 @@ class Pod:
         """What Dagster says it is: run_worker or step_worker."""
         return str(self.body["metadata"]["labels"].get("app.kubernetes.io/component"))
 
+    @property
+    def memory_limit(self) -> str:
+        """As its Job says it."""
+        return str(self.body["spec"]["containers"][0]["resources"]["limits"]["memory"])
+
 
 @dataclass
 class Cluster:
@@ -269,6 +274,21 @@ class Cluster:
         one = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0, "ready": "running" in state}
         with self.lock:
             pod.body["status"] |= {"phase": phase, "containerStatuses": [one | {"state": state, "lastState": {}}]}
+
+    # -- what tests ask
+
+    def is_idle(self) -> bool:
+        """Whether no pod's process is at work, and each that ended has been told of."""
+        return all(p.process is None or "terminated" in p.body["status"]["containerStatuses"][0]["state"] for p in list(self.pods.values()))
+
+    def reasons(self) -> set[str]:
+        """Why containers ended."""
+        states = [s["state"] for p in list(self.pods.values()) for s in p.body["status"]["containerStatuses"]]
+        return {s["terminated"]["reason"] for s in states if "terminated" in s}
+
+    def pods_of(self, run: str) -> list[Pod]:
+        """The pods of a run and of its steps."""
+        return [p for p in list(self.pods.values()) if p.body["metadata"]["labels"].get("dagster/run-id") == run]
 
     def stop(self) -> None:
         """Ends the processes of all pods."""

@@ -31,6 +31,14 @@ mutation Launch($params: ExecutionParams!) {
   }
 }
 """
+SENSORS = """{
+  sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "gridlake"}) {
+    ... on Sensors { results { name sensorState { id } } }
+  }
+}"""
+STOP = """mutation Stop($id: String!) {
+  stopSensor(id: $id) { ... on StopSensorMutationResult { instigationState { status } } ... on PythonError { message } }
+}"""
 
 
 @dataclass
@@ -42,8 +50,8 @@ class Deployment:
     instance: dg.DagsterInstance
     context: Any
 
-    def launch(self, day: date, *tables: str) -> str:
-        """Queues a run of tables for a day, as the UI would; returns its id."""
+    def launch(self, days: date | tuple[date, date] | None, *tables: str) -> str:
+        """Queues a run of tables for a day, for a range of days, or without any, as the UI would; returns its id."""
         from dagster_graphql.cli import execute_query  # what the webserver itself answers with
 
         selector = {
@@ -52,20 +60,30 @@ class Deployment:
             "jobName": "__ASSET_JOB",
             "assetSelection": [{"path": t.split("/")} for t in tables],
         }
-        tags = [{"key": "dagster/partition", "value": day.isoformat()}]
-        parameters = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+        tags = {}
+        if isinstance(days, tuple):
+            ends = zip(("start", "end"), days, strict=True)
+            tags = {f"dagster/asset_partition_range_{end}": day.isoformat() for end, day in ends}
+        elif days:
+            tags = {"dagster/partition": days.isoformat()}
+        parameters = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {}}
+        parameters["executionMetadata"] = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
         told = execute_query(self.context, LAUNCH, variables={"params": parameters})
         assert told["data"]["launchRun"]["__typename"] == "LaunchRunSuccess", told
         return str(told["data"]["launchRun"]["run"]["runId"])
+
+    def turn_sensors_off(self) -> None:
+        """So that nothing runs but what a test asks for."""
+        from dagster_graphql.cli import execute_query
+
+        for sensor in execute_query(self.context, SENSORS)["data"]["sensorsOrError"]["results"]:
+            stopped = execute_query(self.context, STOP, variables={"id": sensor["sensorState"]["id"]})
+            assert stopped["data"]["stopSensor"]["instigationState"]["status"] == "STOPPED", stopped
 
     def all_done(self, runs: Iterable[str]) -> bool:
         """Whether each run, or one that repeats it, has succeeded."""
         wanted = set(runs)
         return wanted <= {r.root_run_id or r.run_id for r in self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))}
-
-    def statuses(self) -> list[str]:
-        """How all runs stand, for a failed assertion."""
-        return sorted(f"{r.root_run_id or r.run_id}:{r.status.value}" for r in self.instance.get_runs())
 
 
 def settings(folder: Path, kubeconfig: Path, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -106,23 +124,27 @@ def deployed(home: Path, folder: Path, store: Mapping[str, str]) -> Iterator[Dep
         process = image | dict(store) | {"DAGSTER_HOME": str(dagster)}
         os.environ.update(process)  # tests/conftest.py puts back what was there
         workspace = str(ROOT / "workspace.yaml")
-        with (folder / "daemon.log").open("wb") as log, dg.DagsterInstance.from_config(str(dagster)) as instance:
+        with (
+            (folder / "daemon.log").open("wb") as log,
+            dg.DagsterInstance.from_config(str(dagster)) as instance,
+            WorkspaceProcessContext(instance, WorkspaceFileTarget([workspace])) as context,
+        ):
+            running = Deployment(home, cluster, instance, context)
+            running.turn_sensors_off()
             command = [sys.executable, "-m", "dagster._daemon", "run", "-w", workspace]
             daemon = subprocess.Popen(command, env=os.environ | process, cwd=folder, stdout=log, stderr=log)
             try:
-                with WorkspaceProcessContext(instance, WorkspaceFileTarget([workspace])) as context:
-                    yield Deployment(home, cluster, instance, context)
+                yield running
             finally:
                 daemon.terminate()
-                daemon.wait(20)
+                daemon.wait(30)
 
 
-def contents(home: Path, tables: Iterable[str], store: Mapping[str, str], columns_left_out: tuple[str, ...] = ()) -> dict[str, list[Any]]:
-    """All rows of some tables, sorted; without columns that tell when something was done."""
+def contents(home: Path, tables: Iterable[str], store: Mapping[str, str]) -> dict[str, list[Any]]:
+    """All rows of some tables, sorted."""
     workspace = Workspace.open(home)
     workspace.storage_options = {k.removeprefix("GRIDLAKE_STORAGE_"): v for k, v in store.items()}
     told = {}
     for name in tables:
-        rows = workspace.table(name).read().drop_columns([c for c in columns_left_out if c in workspace.contract(name).columns])
-        told[name] = sorted(map(str, rows.to_pylist()))
+        told[name] = sorted(map(str, workspace.table(name).read().to_pylist()))
     return told

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from assets.profiles import PROFILES
 from tests.flow.builders import clean_up_to_date, day, land, reading_lines, series_lines, village
-from tests.kubernetes.cluster import Misfortune, wait_until
+from tests.kubernetes.cluster import NAMESPACE, Misfortune, RefusedError, wait_until
 from tests.kubernetes.deployment import Deployment, contents, deployed
 from tests.storage.object_store import ObjectStore, object_store
 
@@ -23,8 +25,8 @@ for package in ("dagster_k8s", "kubernetes_validate", "moto"):
 pytestmark = pytest.mark.slow
 
 DAYS = range(3, 8)
+FATES = ("killed", "out of memory", "evicted", "stuck")
 RAW = ("raw/readings", "raw/market")
-WHEN_DONE = ("accounted_at", "read_at", "landed_at", "changed_at")
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +49,75 @@ def store() -> Iterator[ObjectStore]:
         yield running
 
 
-@pytest.fixture
-def pods(undisturbed: Path, store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
-    home = shutil.copytree(undisturbed.with_name("landed"), tmp_path / "site")
+@pytest.fixture(scope="module")
+def pods(undisturbed: Path, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("pods")
+    home = shutil.copytree(undisturbed.with_name("landed"), folder / "site")
     with (home / "gridlake.yaml").open("a", encoding="utf-8") as site:
-        site.write(f"paths: {{lake: 's3://lake/{request.node.name}'}}\n")
+        site.write("paths: {lake: 's3://lake/village'}\n")
     before = dict(os.environ)
-    with deployed(home, tmp_path, store.environment) as running:
+    with deployed(home, folder, store.environment) as running:
         yield running
     os.environ.clear()
     os.environ.update(before)
 
 
-def test_days_are_pods_and_pods_may_be_lost(pods: Deployment, undisturbed: Path, store: ObjectStore):
-    fates = ("killed", "out of memory", "evicted", "stuck")
-    pods.cluster.misfortunes["run_worker"] = deque(Misfortune(kind) for kind in fates)
+def finish(pods: Deployment, runs: list[str], seconds: float = 120) -> None:
+    wait_until(lambda: pods.all_done(runs), seconds, "every run to succeed")
+    wait_until(pods.cluster.is_idle, 30, "the pods to end")
+
+
+@pytest.fixture(scope="module")
+def raw_in_pods(pods: Deployment) -> list[str]:
+    """Each day read by a pod of its own, of which four are lost, while the API refuses one and is down for a while."""
+    pods.cluster.misfortunes["run_worker"] = deque(Misfortune(kind) for kind in FATES)
     pods.cluster.refuse_creations = 1
     runs = [pods.launch(day(n), *RAW) for n in DAYS]
-    wait_until(lambda: pods.all_done(runs), 150, f"every run to succeed; {pods.statuses()}")
-    assert sorted(pods.cluster.befallen) == sorted(f"run_worker {kind}" for kind in fates)
-    reasons = {p.body["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] for p in pods.cluster.pods.values() if p.process}
-    assert reasons == {"Completed", "Error", "OOMKilled"}
+    wait_until(lambda: len(pods.cluster.befallen) >= 2, 60, "the first pods to be lost")
+    pods.cluster.down = True
+    threading.Timer(5, setattr, (pods.cluster, "down", False)).start()
+    finish(pods, runs)
+    return runs
+
+
+def test_a_day_is_a_pod_and_lost_pods_change_nothing(pods: Deployment, raw_in_pods: list[str], undisturbed: Path, store: ObjectStore):
+    assert sorted(pods.cluster.befallen) == sorted(f"run_worker {kind}" for kind in FATES)
+    assert pods.cluster.reasons() >= {"Completed", "Error", "OOMKilled"}
+    assert {p.component for p in pods.cluster.pods.values()} == {"run_worker"}
     assert contents(pods.home, RAW, store.environment) == contents(undisturbed, RAW, {})
+
+
+@pytest.mark.usefixtures("raw_in_pods")
+def test_a_large_step_has_a_pod_of_its_own_size_and_is_tried_again(pods: Deployment, undisturbed: Path, store: ObjectStore):
+    pods.cluster.misfortunes["step_worker"] = deque([Misfortune("out of memory")])
+    pods.cluster.befallen.clear()
+    tables = ("cleaned/meters", "cleaned/meter_readings", "quality/vee_report", "quality/edits")
+    meters = pods.launch(None, "cleaned/meters")
+    finish(pods, [meters])
+    days = (day(DAYS[0] - 1), day(DAYS[-1]))
+    finish(pods, [pods.launch(days, *tables[1:])])
+    assert pods.cluster.befallen == ["step_worker out of memory"]
+    steps = [p for p in pods.cluster.pods.values() if p.component == "step_worker"]
+    wide = PROFILES["wide"].memory_mib
+    assert [p.memory_limit for p in steps] == [f"{wide}Mi", f"{wide}Mi"]  # the one that was lost and the one that took its place
+    assert contents(pods.home, tables, store.environment) == contents(undisturbed, tables, {})
+
+
+def test_a_run_that_is_stopped_leaves_no_pod_behind(pods: Deployment):
+    pods.cluster.misfortunes["run_worker"] = deque([Misfortune("stuck")])
+    run = pods.launch(day(DAYS[0]), *RAW)
+    wait_until(lambda: pods.cluster.pods_of(run), 30, "the pod")
+    wait_until(lambda: pods.instance.get_run_by_id(run).status.value == "STARTING", 30, "the launch")
+    assert pods.instance.run_launcher.terminate(run)
+    assert not pods.cluster.pods_of(run)
+
+
+def test_what_the_schema_does_not_know_is_refused(pods: Deployment):
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "wrong"},
+        "spec": {"backoffLimit": 0, "template": {"metadata": {}, "spec": {"containers": [{"name": "a", "image": "b", "memory": "1Gi"}]}}},
+    }
+    with pytest.raises(RefusedError, match="memory"):
+        pods.cluster.answer("POST", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", {}, job)

@@ -23,6 +23,9 @@ LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
 PLANNED_DAYS = 7
 """How many issue days back a missing plan is made, where no days are asked for."""
 
+CLOSELY_SEEN_DELIVERIES = 14
+"""So many of a feed's newest deliveries are looked at file by file at every look of the sensor."""
+
 Written = Mapping[date, datetime]
 
 
@@ -48,15 +51,15 @@ class Step:
 
 
 def pulse(workspace: Workspace) -> str:
-    """A short text that changes whenever a file in landing or a table of a local lake does, and every hour.
+    """A short text that changes when a file comes to landing or leaves it, when a table of a local lake changes, and every hour.
 
-    As long as it stays the same, `next_steps` would answer the same. It costs a look at folders, not at what is in them.
+    As long as it stays the same, `next_steps` would answer the same, but for an old delivery's file that was changed in place:
+    that is seen within the hour. It costs a look at folders and at the newest deliveries' files, however much lies in landing.
     """
     digest = hashlib.sha256(datetime.now(UTC).strftime("%Y-%m-%dT%H").encode())
     for feed in workspace.site.feeds:
-        for day in workspace.landing.deliveries(feed):
-            for arrival in workspace.landing.arrivals(feed, day):
-                digest.update(f"{feed}/{day}/{arrival.name}/{arrival.stamp()}".encode())
+        for glimpse in workspace.landing.glance(feed, closely=CLOSELY_SEEN_DELIVERIES):
+            digest.update(glimpse.encode())
     for name in workspace.contracts:
         digest.update(f"{name}@{workspace.table(name).version()}".encode())
     return digest.hexdigest()

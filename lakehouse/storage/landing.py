@@ -125,6 +125,23 @@ class Landing:
         names = sorted(e.name for e in os.scandir(folder) if e.is_file() and is_finished(e.name))
         return [Arrival(feed, delivered, folder / name) for name in names]
 
+    def glance(self, feed: str, *, closely: int) -> Iterator[str]:
+        """A short text for each delivery that changes when a file comes to it, leaves it or, in the newest ones, is changed in place.
+
+        Args:
+            feed: name of the feed.
+            closely: so many of the newest deliveries are looked at file by file; of older ones the folder alone.
+        """
+        days = self.deliveries(feed)
+        for day in days:
+            folder = self.root / feed / day.isoformat()
+            try:
+                yield f"{feed}/{day}/{folder.stat().st_mtime_ns}"
+                for arrival in self.arrivals(feed, day) if day in days[-closely:] else ():
+                    yield f"{arrival.name}/{arrival.stamp()}"
+            except FileNotFoundError:  # removed while we look
+                yield f"{feed}/{day}/gone"
+
     def stray(self) -> Iterator[Path]:
         """What lies in landing and belongs to no delivery: files outside date folders, folders that are no date."""
         if not self.root.is_dir():

@@ -1,6 +1,6 @@
 """Landing keeps the bytes as delivered; a file is there whole or not at all."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -66,3 +66,24 @@ def test_a_file_that_is_no_file_gets_one_sentence(tmp_path):
         Landing(tmp_path).land("prices", tmp_path / "absent.csv", TODAY)
     with pytest.raises(GridlakeError, match="found a folder"):
         Landing(tmp_path).land("prices", tmp_path, TODAY)
+
+
+def test_a_glance_sees_what_comes_and_goes_and_looks_closely_at_the_newest_only(tmp_path):
+    landing = Landing(tmp_path / "landing")
+    old = landing.land("prices", written(tmp_path, "a.csv", "x"), TODAY - timedelta(days=9)).path
+    new = landing.land("prices", written(tmp_path, "b.csv", "x"), TODAY).path
+
+    def glance():
+        return list(landing.glance("prices", closely=1))
+
+    before = glance()
+    assert glance() == before
+    with old.open("a") as appended:
+        appended.write("changed in place")
+    assert glance() == before
+    with new.open("a") as appended:
+        appended.write("changed in place")
+    changed = glance()
+    assert changed != before
+    landing.land("prices", written(tmp_path, "late.csv", "x"), TODAY - timedelta(days=9))
+    assert glance() != changed

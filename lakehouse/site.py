@@ -117,7 +117,7 @@ class Series(Section):
     quantiles: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     inputs: tuple[Input, ...] = ()
     operator: Input | None = None
-    models: tuple[str, ...] = ("lightgbm", "keras")
+    models: tuple[str, ...] = ("lightgbm", "keras", "ensemble")
 
     @field_validator("quantiles")
     @classmethod

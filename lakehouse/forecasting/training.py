@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
-from lakehouse.forecasting.features import feature_names, history_days
+from lakehouse.forecasting.features import TARGET_COLUMN, feature_names, history_days
 from lakehouse.forecasting.models import ENSEMBLE, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, task_from_signature, task_signature
 from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, weights_from_past
@@ -249,7 +249,9 @@ def train_kinds(
             folder = folder_for(f"{hindcast_kind}-{begin}")
             hindcasts.append(_write_version(hindcast_kind, fitted, walked, rows, issue, begin, folder, fallback=None, **made))
 
-    walked = walk(task, features if is_evaluated else known, names, blocks, seed=seed, on_fit=write_hindcast)
+    walked = walk(
+        task, _as_known(task, features, trained_until) if is_evaluated else known, names, blocks, seed=seed, on_fit=write_hindcast
+    )
     forecasts, measures = evaluated(walked, features, start, with_ensemble=ENSEMBLE in kinds) if is_evaluated else (pd.DataFrame(), {})
 
     final: dict[str, Model] = {}
@@ -309,6 +311,15 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _as_known(task: ForecastTask, features: pa.Table, at: pd.Timestamp) -> pa.Table:
+    """Features without the actuals that were not known at an instant."""
+    before = task.actuals_known_before(pd.DatetimeIndex([at]))[0]
+    known = pc.less(features.column("valid_at"), pa.scalar(int(before.value // 1000), pa.int64()).cast(pa.timestamp("us", tz="UTC")))
+    truth = features.column(TARGET_COLUMN)
+    place = features.column_names.index(TARGET_COLUMN)
+    return features.set_column(place, features.schema.field(place), pc.if_else(known, truth, pa.scalar(None, truth.type)))
 
 
 def _without_inputs(

@@ -2,6 +2,7 @@ import datetime as dt
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from lakehouse.errors import ForecastError
@@ -9,7 +10,7 @@ from lakehouse.forecasting.features import build_features
 from lakehouse.forecasting.predict import forecast, forecast_schema
 from lakehouse.forecasting.registry import Registry
 from lakehouse.forecasting.rolling import rolling_origin
-from lakehouse.forecasting.training import ModelVersion, train
+from lakehouse.forecasting.training import ModelVersion, train, train_kinds
 from tests.forecasting.builders import demand_task, world
 
 LAST = dt.date(2026, 4, 20)
@@ -149,3 +150,55 @@ def test_rolling_origin_sees_nothing_of_the_future(trained):
     )
     columns = list(task.quantile_columns)
     pd.testing.assert_frame_equal(before[columns], after[columns])
+
+
+def test_one_pass_evaluates_hindcasts_and_trains_and_no_version_knows_what_came_after_it(trained, tmp_path):
+    task, actuals, inputs, table, _ = trained
+    until = task.issue_instants(LAST, LAST)[0]
+
+    def passed(rows, name):
+        span = {"trained_until": until, "evaluated_days": 14, "refit_days": 7, "hindcast_kind": "lear"}
+        return train_kinds(task, rows, ["lear", "lightgbm"], folder_for=lambda version: tmp_path / name / version, **span)
+
+    made = passed(table, "made")
+    first, second = made.hindcasts
+    assert [h.trained_until for h in made.hindcasts] == list(task.issue_instants(LAST - dt.timedelta(13), LAST)[[0, 7]])
+    assert set(made.newest) == {"lear", "lightgbm"} and set(made.measures) == {"lear", "lightgbm", "seasonal_naive"}
+    assert 12 * 24 < made.measures["lightgbm"]["n"] < 13 * 24  # the last issue but one has come in part
+    assert made.newest["lear"].without_inputs is not None and first.without_inputs is None
+    changed = actuals.copy()
+    changed.loc[changed["interval_start"] >= task.actuals_known_before(pd.DatetimeIndex([second.trained_until]))[0], "value"] = 1e5
+    other = passed(build_features(task, changed, inputs, task.issue_instants(dt.date(2026, 1, 10), LAST)), "other")
+    for mine, theirs in zip(made.hindcasts, other.hindcasts, strict=True):
+        rows = issue_features(task, actuals, inputs, mine.trained_until.tz_convert(task.time_zone).date())
+        assert forecast(task, rows, mine).equals(forecast(task, rows, theirs))
+
+
+def test_a_forecast_does_not_depend_on_which_others_are_made_with_it(trained):
+    task, actuals, inputs, _, version = trained
+    days = [LAST, LAST + dt.timedelta(1), LAST + dt.timedelta(2)]
+    together = forecast(task, pa.concat_tables([issue_features(task, actuals, inputs, day) for day in days]), version)
+    for n, day in enumerate(days):
+        assert together.slice(24 * n, 24).equals(forecast(task, issue_features(task, actuals, inputs, day), version))
+
+
+@pytest.mark.slow
+def test_the_ensemble_is_trained_from_the_fits_of_its_members_and_is_a_version_like_any_other(trained, tmp_path):
+    task, actuals, inputs, table, _ = trained
+    made = train_kinds(
+        task,
+        table,
+        ["lightgbm", "keras", "ensemble"],
+        trained_until=task.issue_instants(LAST, LAST)[0],
+        folder_for=lambda name: tmp_path / name,
+        evaluated_days=14,
+    )
+    ensemble = made.newest["ensemble"]
+    weights = ensemble.parameters["weights"]
+    assert set(weights) == {"lightgbm", "keras", "lear"} and sum(weights.values()) == pytest.approx(1)
+    members = [made.measures[name]["pinball"] for name in weights]
+    assert made.measures["ensemble"]["pinball"] < np.mean(members)
+    frame = forecast(task, issue_features(task, actuals, inputs), ensemble).to_pandas()
+    assert (frame["model"] == "ensemble").all() and not frame["is_fallback"].any()
+    fits = (tmp_path / f"{name}-{LAST}/model/lightgbm/centre.txt" for name in ("lightgbm", "ensemble"))
+    assert len({path.read_text() for path in fits}) == 1

@@ -31,6 +31,8 @@ from lakehouse.sources.delimited import (
 
 PARQUET_MAGIC = b"PAR1"
 PARQUET_BATCH_ROWS = 256_000
+# The years 1900 to 2199, in microseconds since 1970.
+EARLIEST_US, LATEST_US = -2_208_988_800_000_000, 7_258_118_400_000_000
 
 COLUMNS = {
     "meter": ("meter_id", "meter"),
@@ -151,9 +153,10 @@ def _read_parquet(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:
             first = 1
             wanted = [n for n in found.values() if n]
             for batch in parquet.iter_batches(PARQUET_BATCH_ROWS, columns=wanted):
+                batch.validate(full=True)  # a page can hold bytes that are no text
                 yield complete(_checked(pa.Table.from_batches([batch]), found, first, unit, file, options), file, file.name)
                 first += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{file.name}: expected a whole Parquet file, found a broken one: {error}.", "Ask for it again.") from error
 
 
@@ -185,11 +188,12 @@ def _checked(table: pa.Table, found: dict[str, str | None], first: int, unit: fl
         stamps = clocked["interval_start"]
     register = pc.utf8_lower(column("channel", pa.string()))
     energy = column("energy", pa.float64())
+    stamps = _within_calendar(stamps.cast(READING_COLUMNS["interval_start"]))
     out = {
         "line": pa.array(range(first, first + rows), pa.int64()),
         "meter_id": column("meter", pa.string()),
         "register": pc.fill_null(pc.if_else(pc.equal(register, ""), pa.scalar(None, pa.string()), register), "import"),
-        "interval_start": stamps.cast(READING_COLUMNS["interval_start"]),
+        "interval_start": stamps,
         "interval_minutes": column("length", pa.int32()),
         "energy_kwh": energy if unit == 1.0 else pc.multiply(energy, unit),
         "quality": column("flag", pa.string()),
@@ -208,6 +212,13 @@ def _checked(table: pa.Table, found: dict[str, str | None], first: int, unit: fl
             faults = pc.if_else(pc.and_(wrong, pc.is_null(faults)), words, faults)
     out["energy_kwh"] = pc.if_else(pc.fill_null(pc.is_finite(energy), False), out["energy_kwh"], pa.scalar(None, pa.float64()))
     return pa.table(out | {"fault": faults})
+
+
+def _within_calendar(stamps: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Stamps of no calendar year, as a broken file can hold them, are missing."""
+    number = stamps.cast(pa.int64())
+    exists = pc.and_(pc.greater_equal(number, EARLIEST_US), pc.less(number, LATEST_US))
+    return pc.if_else(exists, stamps, pa.scalar(None, stamps.type))
 
 
 def looks_like(head: bytes, name: str) -> bool:

@@ -6,9 +6,11 @@ import gzip
 import io
 import random
 import zipfile
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lakehouse.contracts.raw import RawReadings
@@ -98,3 +100,26 @@ def test_ten_broken_files_break_no_reader(tmp_path, format_name, seed):
         path = tmp_path / f"{n}.csv"
         path.write_bytes(mutated(SOUND[format_name], rng))
         check(path, format_name)
+
+
+def test_a_hundred_broken_parquet_files_break_no_reader(tmp_path):
+    """Bytes flipped anywhere, pages and footer included, or the end cut off."""
+    sound = tmp_path / "sound.parquet"
+    stamps = [datetime(2026, 3, 2, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(2000)]
+    columns = {
+        "meter_id": [f"M{n % 7}" for n in range(2000)],
+        "interval_start": pa.array(stamps, pa.timestamp("us", "UTC")),
+        "interval_minutes": pa.array([30] * 2000, pa.int32()),
+        "energy_kwh": [n / 1000 for n in range(2000)],
+    }
+    pq.write_table(pa.table(columns), sound, row_group_size=500)
+    rng = random.Random("parquet")
+    for n in range(100):
+        data = bytearray(sound.read_bytes())
+        for _ in range(rng.randint(1, 20)):
+            data[rng.randrange(4, len(data))] = rng.randrange(256)
+        if n % 5 == 0:
+            del data[rng.randrange(len(data)) :]
+        path = tmp_path / f"{n}.parquet"
+        path.write_bytes(data)
+        check(path, "canonical_readings")

@@ -78,6 +78,8 @@ def dispatch_setpoints(
     """What each controllable asset should do now, by the newest plan that covers it."""
     from lakehouse.flow.plan import newest_setpoints, setpoint_document, setpoints_at, write_setpoints
 
+    if mqtt and everything:
+        raise typer.BadParameter("a topic holds one set point, the present one: publish without --all", param_hint="--mqtt")
     workspace = _workspace()
     rows = newest_setpoints(workspace) if everything else setpoints_at(workspace, _moment(workspace, at, local) if at else None)
     if mqtt:

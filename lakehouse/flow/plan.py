@@ -81,8 +81,6 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
     Raises:
         DispatchError: the fleet contradicts itself, or a forecast that a unit needs is missing.
     """
-    from lakehouse.dispatch import figure_png, plan_figure
-
     fleet = fleet_of(workspace.site)
     planned = Planned()
     rows: Rows = {t.name: [] for t in contracts.PLAN_TABLES}
@@ -101,7 +99,7 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
         newest = made
     planned.summaries = rows[contracts.Summary.name]
     if newest:
-        planned.picture = figure_png(plan_figure(newest.problem, newest.solution, time_zone=workspace.site.time_zone))
+        planned.picture = _picture(newest, workspace.site, units)
     inputs = [f"forecasts/{fleet.demand}", "cleaned/fleet"]
     for contract in contracts.PLAN_TABLES:
         planned.commits[contract.name] = workspace.replace(
@@ -109,6 +107,13 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
         )
     planned.setpoints = write_setpoints(workspace) if planned.days else None
     return planned
+
+
+def _picture(made: Made, site: Site, units: Units) -> bytes:
+    from lakehouse.dispatch import figure_png, plan_figure
+
+    kinds = {unit["unit_id"]: unit["kind"] for unit in units}
+    return figure_png(plan_figure(made.problem, made.solution, time_zone=site.time_zone, kind_of=kinds))
 
 
 def _plan_day(outlook: Outlook, units: Units, state: State) -> tuple[Made, State]:
@@ -316,7 +321,6 @@ def replan(
     Raises:
         DispatchError: no plan for that moment, nothing left of the day, or a state of an unknown unit.
     """
-    from lakehouse.dispatch import figure_png, plan_figure
     from lakehouse.dispatch import rolling as trade
 
     fleet = fleet_of(workspace.site)
@@ -346,7 +350,7 @@ def replan(
     planned = Planned(days=[issue], breaches=[f"{issue}: {b.rule}: {b.text}" for b in made.report.breaches])
     rows = rows_of(workspace, {"issued_at": issue_instant(workspace.site, issue), "date": issue}, made, units, outlook)
     planned.summaries = rows[contracts.Summary.name]
-    planned.picture = figure_png(plan_figure(made.problem, made.solution, time_zone=workspace.site.time_zone))
+    planned.picture = _picture(made, workspace.site, units)
     start = rest.interval_start[0]
     for contract in contracts.PLAN_TABLES:
         at = next(c for c in ("interval_start", "valid_from", "planned_from") if c in contract.columns)
@@ -394,22 +398,32 @@ def _in_actual_state(problem: DispatchProblem, state: Mapping[str, Mapping[str, 
         if not isinstance(told, Mapping) or (unknown := sorted(set(told) - allowed)):
             found = ", ".join(unknown) if isinstance(told, Mapping) else repr(told)
             raise DispatchError(f"The state of '{name}' says {found}.", f"A state may say: {', '.join(sorted(allowed))}.")
-        given = {STATE_WORDS[word]: value for word, value in told.items() if word in STATE_WORDS}
-        if "out_until" in told:
-            until = datetime.fromisoformat(str(told["out_until"]))
-            until = until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)
-            given |= {"outages": (*known[name].outages, (problem.interval_start[0], until))}  # type: ignore[union-attr]
-            given = {"initially_on": False, "initial_power_mw": 0.0, "initial_hours_in_state": 0.0} | given
-        elif given.get("initially_on") is False:
-            given = {"initial_power_mw": 0.0, "initial_hours_in_state": 0.0} | given
-        elif given.get("initially_on") and not known[name].initially_on:  # type: ignore[union-attr]
-            given = {"initial_power_mw": known[name].minimum_mw, "initial_hours_in_state": 0.0} | given  # type: ignore[union-attr]
-        changed[name] = replace(known[name], **given)
+        try:
+            changed[name] = _in_state(known[name], told, problem.interval_start[0])
+        except (TypeError, ValueError) as error:
+            raise DispatchError(
+                f"The state of '{name}' can't be used: {error}.", "docs/dispatch.md shows how a state is written."
+            ) from None
     return replace(
         problem,
         thermal=[changed.get(unit.unit_id, unit) for unit in problem.thermal],
         storages=[changed.get(store.storage_id, store) for store in problem.storages],
     )
+
+
+def _in_state(unit: Any, told: Mapping[str, Any], now: datetime) -> Any:
+    """A thermal unit or storage in the state that was told; what is not told follows from it, or stays as planned."""
+    given = {STATE_WORDS[word]: value for word, value in told.items() if word in STATE_WORDS}
+    if "out_until" in told:
+        until = datetime.fromisoformat(str(told["out_until"]))
+        until = until.replace(tzinfo=UTC) if until.tzinfo is None else until.astimezone(UTC)
+        given |= {"outages": (*unit.outages, (now, until))}
+        given = {"initially_on": False, "initial_power_mw": 0.0, "initial_hours_in_state": 0.0} | given
+    elif given.get("initially_on") is False:
+        given = {"initial_power_mw": 0.0, "initial_hours_in_state": 0.0} | given
+    elif given.get("initially_on") and not unit.initially_on:
+        given = {"initial_power_mw": unit.minimum_mw, "initial_hours_in_state": 0.0} | given
+    return replace(unit, **given)
 
 
 # -- set points

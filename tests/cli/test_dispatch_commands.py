@@ -47,6 +47,10 @@ def test_a_report_a_reason_and_the_set_points_of_a_moment(planned: Workspace, tm
     assert "2026-03-11 12:00" in gridlake(planned, "setpoints", "--at", "2026-03-11T11:30")
 
 
+def test_one_topic_holds_one_set_point(planned: Workspace):
+    assert "publish without --all" in gridlake(planned, "setpoints", "--all", "--mqtt", "localhost", code=2)
+
+
 def test_planning_again_after_a_trip(planned: Workspace, tmp_path: Path):
     state = tmp_path / "state.json"
     state.write_text(json.dumps({"base": {"out_until": "2026-03-11T15:00+01:00"}}))

@@ -361,6 +361,9 @@ def test_planning_again_keeps_the_morning_and_follows_the_told_state(tmp_path: P
         (NOON, {"base": {"energy_mwh": 1}}, "The state of 'base' says energy_mwh"),
         (NOON, {"battery": 7}, "The state of 'battery' says 7"),
         (NOON, {"battery": {"energy_mwh": 99}}, "outside its limits"),
+        (NOON, {"battery": {"energy_mwh": "half"}}, "The state of 'battery' can't be used"),
+        (NOON, {"base": {"out_until": "tonight"}}, "The state of 'base' can't be used: Invalid isoformat"),
+        (NOON, {"base": {"on": True, "power_mw": 60}}, "outside its limits"),
     ],
 )
 def test_planning_again_from_nowhere_is_refused(planned: Workspace, moment: datetime, state: dict, says: str):

@@ -18,6 +18,7 @@ from lakehouse.storage.catalog import publish_catalog
 from lakehouse.storage.engine import connect, open_engine, register
 from lakehouse.storage.lake import Commit, Lake, LakeTable, Lineage
 from lakehouse.storage.landing import Landing
+from lakehouse.storage.objects import give_access
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,6 +97,7 @@ class Workspace:
     def engine(self, *names: str, days: tuple[date, date] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A DuckDB connection in which the named tables are views (`layer.table`), cut to a span of their `date` partitions."""
         with open_engine() as engine:
+            give_access(engine, self.lake)
             for name in names:
                 table = self.table(name)
                 only = {"date": days} if days and "date" in table.contract.partitioned_by else None

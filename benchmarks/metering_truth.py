@@ -73,10 +73,17 @@ def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: d
         kinds = ", ".join(f"'{k}'" for k, r in RULES_OF.items() if set(r) & set(rules))
         # A stuck or dead register that happens to show the truth is no error; nor is it one to name it.
         wrong = "AND (true_kwh IS DISTINCT FROM delivered_kwh)" if kind in ("stuck", "dead_register") else ""
+        # A provisional value is beaten once its correction has come.
+        beaten = (
+            """AND EXISTS (SELECT 1 FROM delivered d WHERE d.meter_id = faults.meter_id AND d.interval_start = faults.interval_start
+                AND d.register = faults.register AND d.delivery_date > faults.delivery_date)"""
+            if kind == "corrected_file"
+            else ""
+        )
         faulty, found = connection.execute(
             f"""
             SELECT count(*), count(x.line) FROM (SELECT DISTINCT file, line, delivery_date FROM faults WHERE kind = '{kind}'
-                AND line IS NOT NULL {wrong}) f
+                AND line IS NOT NULL {wrong} {beaten}) f
             LEFT JOIN (SELECT DISTINCT file, line, delivery_date FROM findings WHERE rule IN ({told})) x USING (file, line, delivery_date)
             """
         ).fetchone()

@@ -177,7 +177,9 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
     gap's edges. With deviations d0 and d1 from P at the edges, n missing intervals and persistence r per interval,
     b(k) = d0 (r^k - r^(2N-k)) / (1 - r^2N) + d1 (r^(N-k) - r^(N+k)) / (1 - r^2N) with N = n + 1: the conditional mean of an
     AR(1) process between two known values (the Ornstein-Uhlenbeck bridge). For r towards 1 it is linear interpolation, for
-    long gaps it is the profile. Without a profile short gaps are interpolated linearly, and longer ones take their class.
+    long gaps it is the profile. A profile of some days is noisy from one interval to the next, so over the shortest gaps the
+    straight line counts too, with the weight 1 / (1 + (gap / line_weight_hours)^2). Without a profile short gaps are
+    interpolated linearly, and longer ones take their class.
     """
     if not run.count(f"SELECT count(*) FROM {run.gaps}"):
         _no_estimates(run)
@@ -465,7 +467,8 @@ def _bend(run: Run) -> None:
         f"""
         WITH based AS (
             SELECT h.*, b.base_kw, b.method, b.basis_from, b.basis_to, h.left_kw - l.base_kw AS left_d, h.right_kw - r.base_kw AS right_d,
-                   least(power({rules.persistence_per_hour}, h.interval_minutes / 60.0), 0.9999) AS rho, h.n + 1 AS big_n
+                   least(power({rules.persistence_per_hour}, h.interval_minutes / 60.0), 0.9999) AS rho, h.n + 1 AS big_n,
+                   1 / (1 + power(h.n * h.interval_minutes / 60.0 / {rules.line_weight_hours}, 2)) AS line_weight
             FROM {run.holes} h
             LEFT JOIN {run.bases} b USING (meter_id, register, interval_start)
             LEFT JOIN {run.bases} l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start = h.left_start
@@ -473,9 +476,10 @@ def _bend(run: Run) -> None:
         ), bent AS (
             SELECT *,
                 CASE
-                    WHEN base_kw IS NOT NULL AND left_d IS NOT NULL AND right_d IS NOT NULL THEN base_kw
+                    WHEN base_kw IS NOT NULL AND left_d IS NOT NULL AND right_d IS NOT NULL THEN (1 - line_weight) * (base_kw
                         + left_d * (power(rho, k) - power(rho, 2 * big_n - k)) / (1 - power(rho, 2 * big_n))
-                        + right_d * (power(rho, big_n - k) - power(rho, big_n + k)) / (1 - power(rho, 2 * big_n))
+                        + right_d * (power(rho, big_n - k) - power(rho, big_n + k)) / (1 - power(rho, 2 * big_n)))
+                        + line_weight * (left_kw + (right_kw - left_kw) * k / big_n)
                     WHEN base_kw IS NOT NULL AND left_d IS NOT NULL THEN base_kw + left_d * power(rho, k)
                     WHEN base_kw IS NOT NULL AND right_d IS NOT NULL THEN base_kw + right_d * power(rho, big_n - k)
                     WHEN base_kw IS NOT NULL THEN base_kw

@@ -52,6 +52,7 @@ class VeeRules:
         shifted_least_registers: registers of a file that must agree on its hours before one beside them has a shifted clock.
         profile_days: days of past that a like-day profile rests on.
         persistence_per_hour: how much of a deviation from the profile remains after an hour (AR(1), for the gap's edges).
+        line_weight_hours: gap over which the straight line between its edges counts as much as the profile; longer ones less, in hours.
         interpolate_hours: longest gap that is interpolated where a meter has no profile, in hours.
     """
 
@@ -82,6 +83,7 @@ class VeeRules:
     shifted_least_registers: int = 5
     profile_days: int = 35
     persistence_per_hour: float = 0.5
+    line_weight_hours: float = 1.0
     interpolate_hours: float = 2.0
 
     @classmethod

@@ -34,6 +34,8 @@ EPOCH = date(1970, 1, 1)
 MOST_BREAKS_SHARE = 0.001
 # A writer may put batches of a file in another order; where shorter stretches are mixed, the rows are sorted.
 LEAST_STRETCH_ROWS = 100_000
+# Numbers in a matrix of levels by register and day.
+MATRIX_CELLS = 2_000_000
 # Rounds until the days that count as the past of others no longer change.
 MOST_ROUNDS = 6
 
@@ -201,38 +203,43 @@ class _Past:
         rows = pc.fill_null(pc.index_in(self.registers.keys.slice(lo, hi - lo), value_set=keys), -1).to_numpy(zero_copy_only=False)
         column = self.dates[lo:hi] - (first - width)
         fits = (rows >= 0) & (column >= 0) & (column < width + span)
-        inside = (day >= first) & (day < first + span)
-        out: dict[str, np.ndarray] = {}
-        for name, (level, reduce) in _WINDOWED.items():
-            matrix = np.full((len(keys), width + span), np.nan)
-            matrix[rows[fits], column[fits]] = self.daily[level][lo:hi][fits]
-            matrix[register[inside], (day - first + width)[inside]] = own[level][inside]
-            windows = np.lib.stride_tricks.sliding_window_view(matrix, width, axis=1)
-            with np.errstate(all="ignore"):
-                reduced = _quiet(reduce, windows)
-            place = np.where(inside, day - first, 0)
-            out[name] = np.where(inside, reduced[register, place], np.nan)
+        asked = np.flatnonzero((day >= first) & (day < first + span))
+        past = np.flatnonzero(fits)
+        out = {name: np.full(len(day), np.nan) for name in _WINDOWED}
+        # A block of registers at a time: a matrix of all of them over years of days would be large.
+        height = max(MATRIX_CELLS // (width + span), 1)
+        for lowest in range(0, len(keys), height):
+            mine = asked[(register[asked] >= lowest) & (register[asked] < lowest + height)]
+            before = past[(rows[past] >= lowest) & (rows[past] < lowest + height)]
+            if not len(mine):
+                continue
+            for name, (level, reduce) in _WINDOWED.items():
+                matrix = np.full((min(height, len(keys) - lowest), width + span), np.nan)
+                matrix[rows[before] - lowest, column[before]] = self.daily[level][lo:hi][before]
+                matrix[register[mine] - lowest, day[mine] - first + width] = own[level][mine]
+                windows = np.lib.stride_tricks.sliding_window_view(matrix, width, axis=1)
+                out[name][mine] = _quiet(reduce, windows[register[mine] - lowest, day[mine] - first])
         return out
 
 
 _LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours", "lone_peak_kw")
 _WINDOWED: dict[str, tuple[str, Any]] = {
-    "past_days": ("mean_kw", lambda w: np.isfinite(w).sum(axis=2).astype(float)),
-    "usual_mean_kw": ("mean_kw", lambda w: np.nanmedian(w, axis=2)),
+    "past_days": ("mean_kw", lambda w: np.isfinite(w).sum(axis=1).astype(float)),
+    "usual_mean_kw": ("mean_kw", lambda w: np.nanmedian(w, axis=1)),
     "usual_peak_kw": ("peak_kw", lambda w: _nth_largest(w, 2)),
     "usual_lone_kw": ("lone_peak_kw", lambda w: _nth_largest(w, 3)),
-    "usual_zero_share": ("zero_share", lambda w: np.nanmean(w, axis=2)),
-    "usual_zero_hours": ("longest_zero_hours", lambda w: np.nanmax(w, axis=2)),
-    "usual_repeat_share": ("repeat_share", lambda w: np.nanmean(w, axis=2)),
+    "usual_zero_share": ("zero_share", lambda w: np.nanmean(w, axis=1)),
+    "usual_zero_hours": ("longest_zero_hours", lambda w: np.nanmax(w, axis=1)),
+    "usual_repeat_share": ("repeat_share", lambda w: np.nanmean(w, axis=1)),
 }
 _USUAL = tuple(_WINDOWED)
 
 
 def _nth_largest(windows: np.ndarray, n: int) -> np.ndarray:
     """The n-th largest value of each window, or its smallest where it has fewer; NaN where it has none."""
-    ordered = np.sort(np.where(np.isnan(windows), np.inf, -windows), axis=2)[:, :, :n]  # the largest first, what is missing last
-    present = np.isfinite(ordered).sum(axis=2)
-    taken = np.take_along_axis(ordered, np.maximum(present - 1, 0)[:, :, None], axis=2)[:, :, 0]
+    ordered = np.sort(np.where(np.isnan(windows), np.inf, -windows), axis=1)[:, :n]  # the largest first, what is missing last
+    present = np.isfinite(ordered).sum(axis=1)
+    taken = np.take_along_axis(ordered, np.maximum(present - 1, 0)[:, None], axis=1)[:, 0]
     return np.where(present > 0, -taken, np.nan)
 
 

@@ -726,7 +726,7 @@ def _late_reads_sql(run: Run) -> str:
             FROM blocks WINDOW w AS (PARTITION BY meter_id, register ORDER BY opens)
         )
         SELECT l.id, b.zeros, b.total_kwh, b.opens, b.closes
-        FROM beside b
+        FROM beside b LEFT JOIN {run.meters} m ON m.meter_id = b.meter_id
         JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
         WHERE b.zeros > 0 AND b.is_ended AND b.is_delivered AND b.closes = b.opens + to_minutes(CAST(b.minutes * (b.n - 1) AS BIGINT))
           AND b.zeros * b.minutes <= {rules.late_read_hours} * 60 AND b.past_days >= {rules.least_history_days}
@@ -739,8 +739,10 @@ def _late_reads_sql(run: Run) -> str:
               OR b.zero_days <= 1 AND b.total_kwh > {rules.late_read_lone_excess} * greatest(b.before_kwh, b.after_kwh)
               AND least(b.before_kwh, b.after_kwh) > 0 AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio}
                   AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
-              -- One that often does: the sum can't be one interval's, and its share can.
-              OR b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw
+              -- One that often does: the sum can't be one interval's, and its share can. More than the connection carries is a fault of
+              -- its own.
+              OR b.total_kw <= COALESCE(m.rated_kw * {1 + rules.rating_tolerance}, b.total_kw)
+              AND b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw
               AND b.before_kwh > 0 AND b.share_kwh BETWEEN least(b.before_kwh, b.after_kwh) / {ratio} AND greatest(b.before_kwh,
                   b.after_kwh) * {ratio}
           )

@@ -265,8 +265,8 @@ class Site(Section):
     metering: Metering = Metering(longest_gap_days=7.0)
     series: dict[Target, Series] = {}
     fleet: Fleet | None = None
-    alerts: Alerts = Alerts()
-    housekeeping: Housekeeping = Housekeeping()
+    alerts: Alerts = Field(default_factory=lambda: Alerts.model_validate({}))
+    housekeeping: Housekeeping = Field(default_factory=lambda: Housekeeping.model_validate({}))
     home: Path = Field(Path(), exclude=True)
 
     @field_validator("time_zone")

@@ -493,7 +493,7 @@ class _Check:
         self.reserve_up += up
         self.reserve_down += down
         self.cost["storage wear"] += store.wear_eur_per_mwh * float((charge + discharge).sum()) * self.hours
-        self.cost["value of stored energy"] -= store.final_value_eur_per_mwh * float(level[-1])
+        self.cost["value of stored energy"] -= store.final_value_eur_per_mwh * float(level[-1] - store.initial_mwh)
         self.cost["state of charge shortfall"] += prices.state_of_charge_eur_per_mwh * (
             float(missing.sum()) + float(short.sum()) * self.hours
         )

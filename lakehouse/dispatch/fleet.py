@@ -207,7 +207,7 @@ class Storage:
         charge_efficiency, discharge_efficiency: in (0, 1].
         initial_mwh: state of charge just before the first interval.
         final_mwh: state of charge to reach at least at the end; None leaves it free.
-        final_value_eur_per_mwh: worth of what is left at the end (water value).
+        final_value_eur_per_mwh: worth of what is left at the end (water value); what was there at the beginning counts against it.
         wear_eur_per_mwh: wear for each MWh charged and for each MWh discharged.
         inflow_mw: natural inflow by interval, MW of stored energy.
         minimum_release_mw: least discharge plus spill by interval (downstream users), MW.

@@ -446,17 +446,19 @@ class _Writer:
         wear = column(lambda s: s.wear_eur_per_mwh) * hours
         lowest, highest = column(lambda s: s.minimum_mwh), column(lambda s: s.energy_mwh)
         into, out_of = column(lambda s: s.charge_efficiency), column(lambda s: s.discharge_efficiency)
-        value_at_end = np.zeros(shape)
-        value_at_end[:, -1] = [-s.final_value_eur_per_mwh for s in stores]
+        # What is stored at the end is worth its difference to what was there, told by the flows that make it: the objective then
+        # holds what the plan changes, and a relative gap means something however full a reservoir is.
+        worth = column(lambda s: s.final_value_eur_per_mwh)
         floor = np.repeat(lowest, self.horizon, 1)
         floor[:, -1] = [max(s.minimum_mwh, s.minimum_mwh if s.final_mwh is None else s.final_mwh) for s in stores]
         penalty = self.problem.penalties.state_of_charge_eur_per_mwh
-        c = model.variable("charge", shape, upper=charge_mw, cost=wear)
-        d = model.variable("discharge", shape, upper=discharge_mw, cost=wear)
-        e = model.variable("state of charge", shape, lower=floor, upper=highest, cost=value_at_end)
-        missing = model.variable("missing energy", shape, cost=penalty)
-        spill = model.variable("spill", shape, upper=column(lambda s: np.inf if s.can_spill else 0.0))
+        c = model.variable("charge", shape, upper=charge_mw, cost=wear - worth * hours * into)
+        d = model.variable("discharge", shape, upper=discharge_mw, cost=wear + worth * hours / out_of)
+        e = model.variable("state of charge", shape, lower=floor, upper=highest)
+        missing = model.variable("missing energy", shape, cost=penalty - worth)
+        spill = model.variable("spill", shape, upper=column(lambda s: np.inf if s.can_spill else 0.0), cost=worth * hours)
         inflow = np.stack([np.asarray(s.inflow_mw) for s in stores])
+        self.offset -= float((worth * hours * inflow).sum())
         before = e.earlier(before=np.array([s.initial_mwh for s in stores]))
         model.subject_to("state of charge", (e - before).equals(hours * (into * c - (1.0 / out_of) * d - spill + inflow) + missing))
 

@@ -35,7 +35,7 @@ COST_WORDS = {
     "contract_eur": "contracts",
     "interruption_eur": "interrupted load",
     "storage_wear_eur": "wear of stores",
-    "value_of_stored_energy_eur": "energy left in stores",
+    "value_of_stored_energy_eur": "energy added to stores",
     "curtailment_eur": "curtailment",
     "unserved_eur": "unserved energy",
     "surplus_eur": "surplus energy",

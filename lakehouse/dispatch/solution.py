@@ -320,6 +320,12 @@ def _summary(built: BuiltModel, x: _Values, facts: dict[str, Any]) -> dict[str, 
     curtailment_price = problem.penalties.curtailment_eur_per_mwh
     groups = built.variables.get("renewable")
     produced = float(x.values[groups].sum()) * hours if groups is not None else 0.0
+    available = float(sum(np.sum(unit.maximum_mw) for unit in problem.renewables)) * hours
+    # costs of stored energy are told by its flows (see the formulation), so its parts are told apart here
+    stores, shape = problem.storages, (len(problem.storages), problem.horizon)
+    through = (x("charge", shape) + x("discharge", shape)).sum(axis=1) * hours
+    gained = x("state of charge", shape)[:, -1] - [s.initial_mwh for s in stores] if stores else np.zeros(0)
+    missing = float(x("missing energy", shape).sum())
     parts = {
         "no_load_eur": x.cost("u"),
         "production_eur": x.cost("segment", "p"),
@@ -329,13 +335,13 @@ def _summary(built: BuiltModel, x: _Values, facts: dict[str, Any]) -> dict[str, 
         "export_revenue_eur": -x.cost("export"),
         "contract_eur": x.cost("contract", "paid but not taken"),
         "interruption_eur": x.cost("interrupted"),
-        "storage_wear_eur": x.cost("charge", "discharge"),
-        "value_of_stored_energy_eur": -x.cost("state of charge"),
-        "curtailment_eur": built.offset_eur - curtailment_price * produced,
+        "storage_wear_eur": float(sum(s.wear_eur_per_mwh * e for s, e in zip(stores, through, strict=True))),
+        "value_of_stored_energy_eur": float(sum(s.final_value_eur_per_mwh * e for s, e in zip(stores, gained, strict=True))),
+        "curtailment_eur": curtailment_price * (available - produced),
         "unserved_eur": x.cost("unserved", "unserved shiftable"),
         "surplus_eur": x.cost("surplus"),
         "reserve_shortfall_eur": x.cost("reserve shortfall", "reserve down shortfall"),
-        "state_of_charge_shortfall_eur": x.cost("missing energy", "release shortfall"),
+        "state_of_charge_shortfall_eur": problem.penalties.state_of_charge_eur_per_mwh * missing + x.cost("release shortfall"),
     }
     income = ("export_revenue_eur", "value_of_stored_energy_eur")
     objective = sum(-value if name in income else value for name, value in parts.items())

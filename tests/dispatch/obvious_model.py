@@ -101,7 +101,7 @@ def optimum_eur(problem: DispatchProblem) -> float:
             level = new
         if store.final_mwh is not None:
             h.addConstr(level >= store.final_mwh)
-        cost = cost - store.final_value_eur_per_mwh * level
+        cost = cost - store.final_value_eur_per_mwh * (level - store.initial_mwh)
     for t in range(n):
         unserved, surplus, short = h.addVariable(0, inf), h.addVariable(0, inf), h.addVariable(0, inf)
         h.addConstr(supply[t] + unserved - surplus == float(demand[t]))

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "dispatch": {"contracts", "errors", "storage"},
     "series": {"contracts", "errors", "storage"},
     "simulation": {"contracts", "errors", "storage"},
+    "alerting": {"errors"},
 }
 
 

@@ -17,6 +17,7 @@ import typer
 
 from lakehouse.cli_dispatch import dispatch
 from lakehouse.cli_models import forecasts, models
+from lakehouse.cli_stream import stream
 from lakehouse.errors import GridlakeError
 from lakehouse.terminal import AsJson, OutputFormat, cell, complain, console, print_json, print_table, progress_bar, write_result
 
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(dispatch, name="dispatch")
+app.add_typer(stream, name="stream")
 app.add_typer(models, name="models")
 app.add_typer(forecasts, name="forecast")
 

@@ -141,7 +141,7 @@ def make_past(connection: duckdb.DuckDBPyConnection, workspace, meters: int, pas
         "repeat_share": "0.01::DOUBLE",
         "longest_zero_hours": "0.0::DOUBLE",
         "lone_peak_kw": "0.6 + n / 100.0",
-        "zero_hours": "0::INTEGER",
+        "hours_with_zeros": "0::INTEGER",
         "energy_kwh": "19.2::DOUBLE",
         "findings": "NULL::VARCHAR",
         "estimated_kwh": "NULL::DOUBLE",

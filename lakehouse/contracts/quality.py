@@ -106,7 +106,7 @@ class VeeReport(Table):
     repeat_share: Float64 = column("Share of the measured, non-zero intervals that repeat the one before.", nullable=True, ge=0, le=1)
     longest_zero_hours: Float64 = column("Longest run of measured intervals with no energy.", unit="h", nullable=True, ge=0)
     lone_peak_kw: Float64 = column("Highest power of a measured interval above the larger of its neighbours.", unit="kW", nullable=True)
-    zero_hours: Int32 = column(
+    hours_with_zeros: Int32 = column(
         "UTC hours with a measured interval of no energy, as bits: 1 for the hour from 0:00, 2 from 1:00, …", nullable=True
     )
     date: Date = column("UTC day.")

@@ -53,7 +53,7 @@ LOOKS = pa.schema(
         ("repeat_share", pa.float64()),
         ("longest_zero_hours", pa.float64()),
         ("lone_peak_kw", pa.float64()),
-        ("zero_hours", pa.int32()),
+        ("hours_with_zeros", pa.int32()),
     ]
 )
 KEYS = pa.schema([("meter_id", pa.string()), ("register", pa.string()), ("date", pa.date32())])
@@ -440,7 +440,7 @@ class _Screen:
             "repeat_share": np.where(is_complete & ~sender_days & (countable > 0), repeats / np.maximum(countable, 1), np.nan),
             "longest_zero_hours": np.where(is_complete & ~sender_days, longest_zeros * day_minutes / 60.0, np.nan),
             "lone_peak_kw": np.where(is_complete & ~sender_days, lone, np.nan),
-            "zero_hours": np.where(is_complete & ~sender_days, zero_hours_mask, np.nan),
+            "hours_with_zeros": np.where(is_complete & ~sender_days, zero_hours_mask, np.nan),
         }
 
         plain = is_complete & known[register] & (of_day >= self.earliest) & ((day_least >= 0) | is_net)
@@ -458,7 +458,7 @@ class _Screen:
             has_fault = pc.is_in(keys, value_set=faulty_keys).to_numpy(zero_copy_only=False)
             plain &= ~has_fault[register]
         sound, past_days = plain, None
-        zero_hours = longest_zeros * day_minutes / 60.0
+        hours_with_zeros = longest_zeros * day_minutes / 60.0
         follows_day = np.append(False, (register[1:] == register[:-1]) & (of_day[1:] == of_day[:-1] + 1))
         last_at = at + days_n - 1
         for _ in range(1 if self.past.is_single else MOST_ROUNDS):
@@ -467,7 +467,7 @@ class _Screen:
             past_days = usual["past_days"] = usual["past_days"] if past_days is None else past_days
             slipped = self._slipped(usual, day_sum)
             passes = plain & ~self._spiking(usual, rated_day, kwh, kw, follows, at, days_n, by_day, by_part) & ~slipped
-            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, zero_hours, jumps_from_zero)
+            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, hours_with_zeros, jumps_from_zero)
             passes &= longest_equal < self._longest_run(usual)
             # What reaches over midnight: a slip of a file, and zeros whose energy comes the day after.
             passes &= ~(follows_day & np.append(False, slipped[:-1])) & ~np.append(follows_day[1:] & slipped[1:], False)
@@ -606,7 +606,7 @@ class _Screen:
         zeros: np.ndarray,
         is_export: np.ndarray,
         most_after_zero: np.ndarray,
-        zero_hours: np.ndarray,
+        hours_with_zeros: np.ndarray,
         jumps: np.ndarray,
     ) -> np.ndarray:
         """Days with zeros that could be a dead register or one that was read late."""
@@ -617,7 +617,7 @@ class _Screen:
                 (usual["usual_zero_share"] >= rules.zero_usual_share)
                 & (most_after_zero <= usual["usual_peak_kw"])
                 & ~jumps
-                & ((zero_hours < longest) | (zero_hours <= usual["usual_zero_hours"]))
+                & ((hours_with_zeros < longest) | (hours_with_zeros <= usual["usual_zero_hours"]))
             )
             has_past = usual["past_days"] >= rules.least_history_days
         return (zeros > 0) & ~is_export & has_past & ~is_usual

@@ -483,7 +483,7 @@ def _past_levels(run: Run, history: str | None, reports: str | None) -> None:
 
 
 _LEVEL_COLUMNS = """meter_id, register, date, mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, lone_peak_kw,
-    zero_hours"""
+    hours_with_zeros"""
 _NO_READINGS = """(SELECT NULL::VARCHAR AS meter_id, NULL::VARCHAR AS register, NULL::DATE AS date, NULL::TIMESTAMPTZ AS interval_start,
                   NULL::INTEGER AS interval_minutes, NULL::DOUBLE AS value_kwh LIMIT 0)"""
 # For the quick look alone, from below and quickly: the mean without the highest is at most the second highest, and the least at most the
@@ -541,7 +541,8 @@ def _usual_sql(run: Run, day_levels: str) -> str:
                    list_reverse_sort(list(lone_peak_kw) FILTER (WHERE lone_peak_kw IS NOT NULL) OVER w) AS lones,
                    avg(zero_share) OVER w AS usual_zero_share, max(longest_zero_hours) OVER w AS usual_zero_hours,
                    avg(repeat_share) OVER w AS usual_repeat_share,
-                   CASE WHEN count(zero_hours) OVER w = count(*) OVER w THEN sum({_spread_sql("zero_hours")}) OVER w END AS zero_days
+                   CASE WHEN count(hours_with_zeros) OVER w = count(*) OVER w
+                        THEN sum({_spread_sql("hours_with_zeros")}) OVER w END AS zero_days
             FROM {day_levels}
         WINDOW w AS (PARTITION BY meter_id, register ORDER BY date
                          RANGE BETWEEN INTERVAL {run.rules.history_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
@@ -572,7 +573,7 @@ def _day_levels_sql(run: Run, readings: str) -> str:
                COALESCE(max(place - last_use) FILTER (WHERE value_kwh = 0), 0) * any_value(interval_minutes) / 60.0 AS longest_zero_hours,
                max(kw - beside_kw) AS lone_peak_kw,
                CAST(bit_or(CASE WHEN value_kwh = 0 THEN 1 << CAST(date_part('hour', interval_start) AS INTEGER) ELSE 0 END) AS INTEGER)
-                   AS zero_hours
+                   AS hours_with_zeros
         FROM (
             SELECT *, max(CASE WHEN value_kwh <> 0 THEN place ELSE 0 END) OVER (PARTITION BY meter_id, register, date
                 ORDER BY place) AS last_use
@@ -1002,7 +1003,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
                COALESCE(e.estimated, 0) AS estimated, COALESCE(g.gaps, 0) - COALESCE(e.estimated, 0) AS missing,
                COALESCE(f.superseded, 0) AS superseded, COALESCE(f.exact_duplicates, 0) AS exact_duplicates,
                COALESCE(f.quarantined, 0) AS quarantined, x.findings, n.energy_kwh, n.estimated_kwh,
-               l.mean_kw, l.peak_kw, l.zero_share, l.repeat_share, l.longest_zero_hours, l.lone_peak_kw, l.zero_hours, date
+               l.mean_kw, l.peak_kw, l.zero_share, l.repeat_share, l.longest_zero_hours, l.lone_peak_kw, l.hours_with_zeros, date
         FROM keys
         LEFT JOIN fates f USING (meter_id, register, date) LEFT JOIN found x USING (meter_id, register, date)
         LEFT JOIN levels l USING (meter_id, register, date) LEFT JOIN energy n USING (meter_id, register, date)
@@ -1010,7 +1011,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         UNION ALL
         SELECT meter_id, register, n AS expected, n AS delivered, n AS measured, 0 AS edited, 0 AS estimated, 0 AS missing, 0 AS superseded,
                0 AS exact_duplicates, 0 AS quarantined, NULL AS findings, energy_kwh, NULL AS estimated_kwh,
-               mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, lone_peak_kw, zero_hours, date
+               mean_kw, peak_kw, zero_share, repeat_share, longest_zero_hours, lone_peak_kw, hours_with_zeros, date
         FROM {run.looks}
         ORDER BY date, meter_id, register
         """

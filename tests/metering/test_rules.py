@@ -189,10 +189,10 @@ def test_thresholds_come_from_the_site_file():
 
 
 def test_a_past_from_before_a_measure_was_kept_serves_and_judges_more_leniently():
-    """Reports that an earlier version wrote have no `lone_peak_kw` and no `zero_hours`."""
+    """Reports that an earlier version wrote have no `lone_peak_kw` and no `hours_with_zeros`."""
     schema = pa.schema([f.with_nullable(True) for f in quality.VeeReport.arrow_schema()])
     reports = pa.Table.from_pylist(run(past(14)).report, schema)
-    for column in ("lone_peak_kw", "zero_hours"):
+    for column in ("lone_peak_kw", "hours_with_zeros"):
         nothing = pa.nulls(len(reports), schema.field(column).type)
         reports = reports.set_column(reports.column_names.index(column), column, nothing)
     found = run(day(changed(3, 5.6)), reports=reports)

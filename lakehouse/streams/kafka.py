@@ -67,24 +67,26 @@ def stream_kafka(
         last = last_offsets(landing, feed, topic)
         consumer.assign([TopicPartition(topic, p, last[p] + 1 if p in last else OFFSET_BEGINNING) for p in partitions])
         batches: dict[int, tuple[Batch, int, int]] = {}
+
+        def close(partition: int) -> int:
+            batch, first, newest = batches.pop(partition)
+            name = file_name(topic, partition, first, newest)
+            batch.land(landing, feed, today(), name)
+            _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+            tell(name, len(batch.lines), max(0, end - newest - 1))
+            return len(batch.lines)
+
         while not stop():
             for message in consumer.consume(POLL_MESSAGES, POLL_SECONDS):
                 if message.error():
-                    if message.error().code() == KafkaError._PARTITION_EOF:
-                        continue
                     raise SourceError(f"Kafka at {broker}, topic {topic}: {message.error().str()}.", _remedy(message.error(), KafkaError))
                 partition, offset = message.partition(), message.offset()
                 batch, first, _ = batches.get(partition) or (Batch(feed_format), offset, offset)
                 batch.add(message.value() or b"", f"{topic}/{partition}/{offset}")
                 batches[partition] = (batch, first, offset)
-            for partition, (batch, first, newest) in list(batches.items()):
-                if batch.is_due(limits):
-                    name = file_name(topic, partition, first, newest)
-                    batch.land(landing, feed, today(), name)
-                    landed += len(batch.lines)
-                    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                    tell(name, len(batch.lines), max(0, end - newest - 1))
-                    del batches[partition]
+                if len(batch.lines) >= limits.messages:
+                    landed += close(partition)
+            landed += sum(close(p) for p in list(batches) if batches[p][0].is_due(limits))
     except KafkaException as error:
         raise SourceError(f"Kafka at {broker}: {error.args[0].str()}.", "Is the broker there, and are the credentials right?") from None
     finally:

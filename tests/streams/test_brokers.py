@@ -133,9 +133,14 @@ def kill_again_and_again(workspace: Workspace, kind: str, broker: str, topic: st
     """Starts `gridlake stream` anew each time it was killed, until what is wanted has landed; returns how often it was killed."""
     chance = random.Random(5)
     command = [sys.executable, "-m", "lakehouse.cli", "--home", str(workspace.site.home), "stream", kind, "readings"]
-    command += ["--broker", broker, "--topic", topic, "--messages", "40", "--seconds", "0.2"]
-    for kills in range(40):
-        running = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    command += ["--broker", broker, "--topic", topic, "--messages", "12", "--seconds", "0.2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    for kills in range(60):
+        if len({line.rsplit(",", 1)[0] for line in landed_lines(workspace)}) >= wanted:
+            return kills  # the last one was killed between its last file and its word of it
+        running = subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+        )
         assert running.stdout is not None
         for _ in range(chance.randint(1, 3)):
             if not running.stdout.readline():
@@ -144,7 +149,7 @@ def kill_again_and_again(workspace: Workspace, kind: str, broker: str, topic: st
                 running.send_signal(signal.SIGTERM)
                 assert running.wait(20) == 0
                 return kills
-        time.sleep(chance.random() / 20)
+        time.sleep(chance.random() / 50)
         running.kill()
         running.wait()
     raise AssertionError(f"{len(landed_lines(workspace))} of {wanted} messages landed")

@@ -138,9 +138,7 @@ def kill_again_and_again(workspace: Workspace, kind: str, broker: str, topic: st
     for kills in range(60):
         if len({line.rsplit(",", 1)[0] for line in landed_lines(workspace)}) >= wanted:
             return kills  # the last one was killed between its last file and its word of it
-        running = subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
-        )
+        running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert running.stdout is not None
         for _ in range(chance.randint(1, 3)):
             if not running.stdout.readline():

@@ -78,8 +78,8 @@ def stream_kafka(
 
         while not stop():
             for message in consumer.consume(POLL_MESSAGES, POLL_SECONDS):
-                if message.error():
-                    raise SourceError(f"Kafka at {broker}, topic {topic}: {message.error().str()}.", _remedy(message.error(), KafkaError))
+                if fault := message.error():
+                    raise SourceError(f"Kafka at {broker}, topic {topic}: {fault.str()}.", _remedy(fault, KafkaError))
                 partition, offset = int(message.partition() or 0), int(message.offset() or 0)
                 batch, first, _ = batches.get(partition) or (Batch(feed_format), offset, offset)
                 batch.add(message.value() or b"", f"{topic}/{partition}/{offset}")

@@ -245,7 +245,7 @@ class Housekeeping(Section):
     """When the lake is cleaned, on the local clock, and how long older versions of its tables can be read."""
 
     at: str = Field("03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
-    keep_versions_days: int = Field(7, ge=1, le=3650)
+    keep_versions_days: int = Field(30, ge=1, le=3650)
 
 
 class Site(Section):

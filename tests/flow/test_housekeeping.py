@@ -43,7 +43,7 @@ def test_old_versions_and_orphans_go_and_the_rows_stay(site):
     orphan = Path(site.table("cleaned/meter_readings").uri) / "date=2026-03-18" / "orphan.parquet"
     orphan.write_bytes(b"a killed writer left this")
     before = site.table("cleaned/meter_readings").read().sort_by("interval_start")
-    age(Path(site.lake.root), 8)
+    age(Path(site.lake.root), 31)
     _, rows = keep_house(site)
     told = {row["table"]: row for row in rows}["cleaned/meter_readings"]
     assert told["removed_files"] >= 2 and told["rows"] == 24 and not orphan.exists()
@@ -65,7 +65,7 @@ def test_young_versions_and_files_in_the_making_stay(site):
 def test_housekeeping_makes_nothing_stale(site):
     land_text(site, "readings", day(20), "bad.csv", "this is no delivery")
     clean_up_to_date(site)
-    age(Path(site.lake.root), 8)
+    age(Path(site.lake.root), 31)
     before = [str(s) for s in next_steps(site)]
     keep_house(site)
     assert [str(s) for s in next_steps(site)] == before

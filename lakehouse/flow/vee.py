@@ -77,9 +77,14 @@ def readings_of_meter(
     if not workspace.has("cleaned/meter_readings"):
         raise TableNotFoundError(f"The site '{workspace.site.name}' has no meter readings.", "gridlake tables lists what it has.")
     with workspace.engine("cleaned/meter_readings", "quality/quarantine") as engine:
-        newest = engine.sql("SELECT max(date) FROM cleaned.meter_readings WHERE meter_id = $meter", params={"meter": meter}).fetchall()[0][
-            0
-        ]
+        # a meter all of whose rows were refused is in quarantine only
+        [(newest,)] = engine.sql(
+            """
+            SELECT max(date) FROM (
+                SELECT date FROM cleaned.meter_readings WHERE meter_id = $meter UNION ALL
+                SELECT date FROM quality.quarantine WHERE meter_id = $meter)""",
+            params={"meter": meter},
+        ).fetchall()
         if newest is None:
             some = engine.sql("SELECT DISTINCT meter_id FROM cleaned.meter_readings ORDER BY meter_id LIMIT 5").fetchall()
             raise TableNotFoundError(

@@ -197,21 +197,26 @@ class KerasNetwork(Model):
 
 
 def _build(keras: Any, slots: int, inputs: int, outputs: int, *, small: bool) -> Any:
-    """The committee: (days, slots, inputs) to (days, slots, members, quantiles)."""
-    x = keras.Input((slots, inputs))
-    members = [_member(keras, slots, inputs, outputs, small=small)(x) for _ in range(COMMITTEE)]
-    return keras.Model(x, keras.ops.stack(members, axis=-2))
-
-
-def _member(keras: Any, slots: int, inputs: int, outputs: int, *, small: bool) -> Any:
+    """The committee: (days, slots, inputs) to (days, slots, members, quantiles); each member has weights of its own."""
     wide, context = (12, 24) if small else (24, 64)
-    layers = keras.layers
+    layers, m = keras.layers, COMMITTEE
+
+    def dense(equation: str, shape: tuple[int, ...], bias: str, fans: int, activation: str | None = None) -> Any:
+        # Glorot's uniform for each member by itself: Keras would count the members' axis among the fans
+        limit = (6 / fans) ** 0.5
+        start = keras.initializers.RandomUniform(-limit, limit)
+        return layers.EinsumDense(equation, shape, activation=activation, bias_axes=bias, kernel_initializer=start)
+
     x = keras.Input((slots, inputs))
-    local = layers.Dense(wide, activation="relu")(x)
-    day = layers.Dense(context, activation="relu")(layers.Dropout(0.1)(layers.Flatten()(local)))
-    z = layers.Concatenate()([local, layers.RepeatVector(slots)(day)])
-    z = layers.Dropout(0.1)(layers.Dense(2 * wide, activation="relu")(z))
-    return keras.Model(x, layers.Dense(outputs)(z))
+    local = dense("bsf,mfw->bmsw", (m, slots, wide), "mw", inputs + wide, "relu")(x)
+    whole = layers.Dropout(0.1)(layers.Reshape((m, slots * wide))(local))
+    day = dense("bmk,mkc->bmc", (m, context), "mc", slots * wide + context, "relu")(whole)
+    joined = wide + context + 2 * wide
+    # the slot and its day together, as a layer over both of them joined would have it
+    of_slot = dense("bmsw,mwh->bmsh", (m, slots, 2 * wide), "mh", joined)(local)
+    of_day = layers.Reshape((m, 1, 2 * wide))(dense("bmc,mch->bmh", (m, 2 * wide), "mh", joined)(day))
+    z = layers.Dropout(0.1)(layers.ReLU()(layers.Add()([of_slot, of_day])))
+    return keras.Model(x, dense("bmsh,mhq->bsmq", (slots, m, outputs), "mq", 2 * wide + outputs)(z))
 
 
 def _pinball(quantiles: tuple[float, ...]) -> Any:

@@ -268,7 +268,7 @@ def metrics(
         command += ["--serve", str(serve), "--address", address]
     if push:
         command += ["--push", push]
-    raise typer.Exit(subprocess.call(command, env=_environment()))
+    os.execve(sys.executable, command, _environment())  # one process: a signal that stops it stops the server
 
 
 @app.command()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -42,12 +43,12 @@ def ask(url: str):
 
 @contextmanager
 def running(*command: str, log: Path):
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=log.open("w"), stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait(20)
+        os.killpg(process.pid, signal.SIGKILL)  # nothing of theirs is worth an orderly end
+        process.wait()
 
 
 def wait_for(condition, what: str, log: Path):

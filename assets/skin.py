@@ -4,6 +4,7 @@ An asset's body is one call into `lakehouse.flow` that returns an `Outcome` for 
 sentences, not as tracebacks.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from resources import WorkspaceResource
 DAGSTER_TYPES = {"VARCHAR": "string", "TIMESTAMP WITH TIME ZONE": "timestamp", "DOUBLE": "double", "BOOLEAN": "boolean", "DATE": "date"}
 CONTRACT_CHECK = "contract"
 OWNER = "team:data-platform"
+BACKFILL_DAYS_VARIABLE = "GRIDLAKE_BACKFILL_DAYS"
+"""How many days a run of a backfill takes, where the definitions are served; unset, all of them. deploy/kubernetes says 1: a pod a day."""
 
 
 @dataclass
@@ -90,7 +93,7 @@ def table_assets(
     Args:
         contracts: the tables that the step writes.
         deps: the assets that it reads.
-        partitions: its days, or None. A range of days is one run.
+        partitions: its days, or None. A range of days is one run; a backfill is cut as GRIDLAKE_BACKFILL_DAYS says.
         checks: checks that the outcomes report; each table's `contract` check is added.
         kinds: shown beside "delta" in the UI.
         name: name of the step, by default that of its first table.
@@ -104,7 +107,7 @@ def table_assets(
             name=pool,
             specs=[spec_of(c, doc=doc, kinds=kinds, deps=list(deps), partitions_def=partitions) for c in contracts],
             check_specs=[*(_contract_check(c) for c in contracts), *checks],
-            backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+            backfill_policy=_backfill_policy() if partitions else None,
             pool=pool,
             op_tags=op_tags_of(pool, contracts[0].layer()),
             retry_policy=retry_policy_of(pool, contracts[0].layer()),
@@ -149,6 +152,15 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _backfill_policy() -> dg.BackfillPolicy:
+    days = os.environ.get(BACKFILL_DAYS_VARIABLE, "")
+    if not days:
+        return dg.BackfillPolicy.single_run()
+    if not days.isdigit() or int(days) < 1:
+        raise dg.DagsterInvalidDefinitionError(f"{BACKFILL_DAYS_VARIABLE}: expected a number of days, found '{days}'.")
+    return dg.BackfillPolicy.multi_run(int(days))
 
 
 def _contract_check(contract: type[Table]) -> dg.AssetCheckSpec:

@@ -412,10 +412,6 @@ class Site(Section):
         ahead = max((series.horizon_days for series in self.series.values()), default=1)
         return self.today() + timedelta(days=ahead + 1)  # a local day may end on the UTC day after it
 
-    def days(self) -> list[date]:
-        """All days of the site, from the first to today."""
-        return [self.first_day + timedelta(days=n) for n in range((self.today() - self.first_day).days + 1)]
-
     def feeds_of(self, shape: str) -> dict[str, Feed]:
         """The feeds whose raw table has that shape."""
         from lakehouse.sources.base import format_named

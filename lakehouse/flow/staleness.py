@@ -1,13 +1,13 @@
 """What has to be made again: told from the tables themselves, for the command and for the sensors alike.
 
-A partition is stale when something it rests on was written after it. Only the first layer with stale partitions is told at a
-time, since what follows depends on what that layer will hold. The same question after the work is done finds nothing.
+A partition is stale when something it rests on was written after it. Only the first stage with stale partitions is told at a
+time, since what follows depends on what that stage will hold. The same question after the work is done finds nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -80,18 +80,30 @@ def token_of(workspace: Workspace, step: Step) -> str:
     return digest.hexdigest()[:16]
 
 
-def next_steps(workspace: Workspace, *, until: str = "dispatch", days: tuple[date, date] | None = None) -> list[Step]:
-    """The steps of the first layer that is stale; none when all is as it should be.
+def next_steps(
+    workspace: Workspace,
+    *,
+    until: str = "dispatch",
+    days: tuple[date, date] | None = None,
+    without: Callable[[Step], bool] = lambda step: False,
+) -> list[Step]:
+    """The steps of the first stage that is stale; none when all is as it should be.
+
+    The stages are the layers in their order. What no plan waits for comes after the plan: scores, a training that is due while
+    there is a model, and the regret of past plans.
 
     Args:
         workspace: the site at work.
         until: the last layer to look at.
         days: restricts partitioned steps to these days.
+        without: steps to pass over, so that one which can't be done does not hold up those that do not rest on it.
     """
-    for layer in LAYERS[: LAYERS.index(until) + 1]:
-        found = _dispatch(workspace, days) if layer == "dispatch" else _STALE[layer](workspace)
+    for layer, stale in _STAGES:
+        if LAYERS.index(layer) > LAYERS.index(until):
+            continue
+        found = _plans(workspace, days) if stale is _plans else stale(workspace)
         steps = [s for s in found if days is None or s.days is None or (s.days[0] <= days[1] and s.days[1] >= days[0])]
-        steps = [_clipped(s, days) for s in steps]
+        steps = [s for s in (_clipped(s, days) for s in steps) if not without(s)]
         if steps:
             return steps
     return []
@@ -194,13 +206,28 @@ def _stale_issues(workspace: Workspace, target: str) -> list[date]:
     return stale
 
 
-def _models(workspace: Workspace) -> list[Step]:
-    due = [t for t in workspace.site.series if workspace.table(f"features/{t}").exists() and forecast.training_is_due(workspace, t)]
-    return (
-        [Step("models", tuple(f"models/{t}" for t in due), None, "the newest version is older than a week, or there is none")]
-        if due
-        else []
-    )
+def _first_models(workspace: Workspace) -> list[Step]:
+    """Models of targets that have none which can be used."""
+    missing = [t for t in _featured(workspace) if not _has_model(workspace, t) and forecast.training_is_due(workspace, t)]
+    return _training(missing, "there is no model that can be used")
+
+
+def _retraining(workspace: Workspace) -> list[Step]:
+    due = [t for t in _featured(workspace) if forecast.training_is_due(workspace, t)]
+    return _training(due, "the newest version is older than a week, its code or description changed, or something drifted")
+
+
+def _training(targets: list[str], reason: str) -> list[Step]:
+    return [Step("models", tuple(f"models/{t}" for t in targets), None, reason)] if targets else []
+
+
+def _featured(workspace: Workspace) -> list[str]:
+    return [t for t in workspace.site.series if workspace.table(f"features/{t}").exists()]
+
+
+def _has_model(workspace: Workspace, target: str) -> bool:
+    task = forecast.task_of(workspace.site, target)
+    return any(version.is_made_for(task) for version in forecast.registry_of(workspace).versions(target))
 
 
 def _forecasts(workspace: Workspace) -> list[Step]:
@@ -211,13 +238,15 @@ def _forecasts(workspace: Workspace) -> list[Step]:
                 Step("forecasts", (f"forecasts/{target}",), span, "issues without a forecast")
                 for span in _spans(forecast.unissued_days(workspace, target))
             ]
-    steps = _joined(steps)
-    if not steps and workspace.site.series and forecast.accuracy_is_due(workspace):
-        steps.append(Step("forecasts", forecast.SCORES, None, "forecasts or actuals are newer"))
-    return steps
+    return _joined(steps)
 
 
-def _dispatch(workspace: Workspace, days: tuple[date, date] | None = None) -> list[Step]:
+def _scores(workspace: Workspace) -> list[Step]:
+    due = workspace.site.series and forecast.accuracy_is_due(workspace)
+    return [Step("forecasts", forecast.SCORES, None, "forecasts or actuals are newer")] if due else []
+
+
+def _plans(workspace: Workspace, days: tuple[date, date] | None = None) -> list[Step]:
     fleet = workspace.site.fleet
     if fleet is None or not workspace.table("cleaned/fleet").exists():
         return []
@@ -227,19 +256,26 @@ def _dispatch(workspace: Workspace, days: tuple[date, date] | None = None) -> li
     for day in workspace.table("dispatch/summary").read("planned_from IS NULL").column("date").to_pylist():
         made.pop(day, None)  # by an older version, which kept less of a plan
     stale = _older(made, {d: issued[d] for d in recent})
-    if stale:
-        return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in _spans(stale)]
+    return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in _spans(stale)]
+
+
+def _regret(workspace: Workspace) -> list[Step]:
+    if workspace.site.fleet is None or not workspace.table("cleaned/fleet").exists():
+        return []
     return [Step("dispatch", (dispatch.Regret.name,), span, "what came is known") for span in _spans(regret.regret_is_due(workspace))]
 
 
-_STALE: Mapping[str, Any] = {
-    "raw": _raw,
-    "cleaned": _cleaned,
-    "features": _features,
-    "models": _models,
-    "forecasts": _forecasts,
-    "dispatch": _dispatch,
-}
+_STAGES: tuple[tuple[str, Callable[..., list[Step]]], ...] = (
+    ("raw", _raw),
+    ("cleaned", _cleaned),
+    ("features", _features),
+    ("models", _first_models),
+    ("forecasts", _forecasts),
+    ("dispatch", _plans),
+    ("forecasts", _scores),
+    ("models", _retraining),
+    ("dispatch", _regret),
+)
 
 
 # -- small change

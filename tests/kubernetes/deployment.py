@@ -19,7 +19,8 @@ from lakehouse.flow.workspace import Workspace
 from tests.kubernetes.cluster import NAMESPACE, Cluster, running_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "deploy" / "kubernetes" / "base" / "dagster.yaml"
+BASE = ROOT / "deploy" / "kubernetes" / "base"
+SHIPPED = BASE / "dagster.yaml"
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -28,6 +29,15 @@ mutation Launch($params: ExecutionParams!) {
     ... on PythonError { message }
     ... on InvalidSubsetError { message }
     ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
   }
 }
 """
@@ -72,6 +82,29 @@ class Deployment:
         assert told["data"]["launchRun"]["__typename"] == "LaunchRunSuccess", told
         return str(told["data"]["launchRun"]["run"]["runId"])
 
+    def backfill(self, days: Iterable[date], *tables: str) -> str:
+        """Asks for a backfill of tables over days, as the UI would; the daemon makes its runs. Returns its id."""
+        from dagster_graphql.cli import execute_query
+
+        parameters = {"partitionNames": [d.isoformat() for d in days], "assetSelection": [{"path": t.split("/")} for t in tables]}
+        told = execute_query(self.context, BACKFILL, variables={"params": parameters})
+        assert told["data"]["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", told
+        return str(told["data"]["launchPartitionBackfill"]["backfillId"])
+
+    def backfilled(self, *backfills: str) -> bool:
+        """Whether backfills have succeeded.
+
+        Raises:
+            AssertionError: one has ended otherwise.
+        """
+        found = {b: self.instance.get_backfill(b).status.value for b in backfills}
+        assert not set(found.values()) & {"FAILED", "COMPLETED_FAILED", "CANCELED"}, found
+        return set(found.values()) == {"COMPLETED_SUCCESS"}
+
+    def runs_of(self, backfill: str) -> list[dg.DagsterRun]:
+        """The runs of a backfill, those that repeat lost ones too."""
+        return list(self.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill})))
+
     def turn_sensors_off(self) -> None:
         """So that nothing runs but what a test asks for."""
         from dagster_graphql.cli import execute_query
@@ -86,8 +119,22 @@ class Deployment:
         return wanted <= {r.root_run_id or r.run_id for r in self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))}
 
 
-def settings(folder: Path, kubeconfig: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The shipped settings, but for what this machine is: storage in files, no volumes, a kubeconfig, and shorter waits."""
+def shipped_environment() -> dict[str, str]:
+    """The variables that every container gets from the base."""
+    told = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
+    one = next(m for m in told["configMapGenerator"] if m["name"] == "gridlake-environment")
+    return dict(line.split("=", 1) for line in one["literals"])
+
+
+def settings(folder: Path, kubeconfig: Path, postgres_url: str = "", at_once: int = 0) -> dict[str, Any]:
+    """The shipped settings, but for what this machine is: no volumes, a kubeconfig, shorter waits, and storage in files.
+
+    Args:
+        folder: for the storage, where it is in files.
+        kubeconfig: leads to the cluster.
+        postgres_url: the database, where there is one.
+        at_once: so many runs, if fewer than shipped.
+    """
     told = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
     launcher = told["run_launcher"]["config"]
     for name in ("volumes", "volume_mounts", "env_config_maps"):
@@ -95,33 +142,34 @@ def settings(folder: Path, kubeconfig: Path, environment: Mapping[str, str]) -> 
     launcher |= {"job_image": "gridlake:test", "load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
     launcher["dagster_home"] = str(folder)
     assert launcher["job_namespace"] == NAMESPACE
-    told["storage"] = {"sqlite": {"base_dir": str(folder / "storage")}}
-    if url := environment.get("GRIDLAKE_POSTGRES_URL"):
-        told["storage"] = {"postgres": {"postgres_url": url}}
+    if not postgres_url:
+        told["storage"] = {"sqlite": {"base_dir": str(folder / "storage")}}
     told["local_artifact_storage"]["config"]["base_dir"] = str(folder)
     told["run_monitoring"] |= {"start_timeout_seconds": 25, "poll_interval_seconds": 2}
+    told["concurrency"]["runs"]["max_concurrent_runs"] = at_once or told["concurrency"]["runs"]["max_concurrent_runs"]
     told["run_coordinator"]["config"] = {"dequeue_interval_seconds": 1}
     return dict(told)
 
 
 @contextmanager
-def deployed(home: Path, folder: Path, store: Mapping[str, str]) -> Iterator[Deployment]:
-    """Starts the cluster and the daemon over a site; ends both."""
+def deployed(home: Path, folder: Path, store: Mapping[str, str], *, postgres_url: str = "", at_once: int = 0) -> Iterator[Deployment]:
+    """Starts the cluster and the daemon over a site; ends both. See `settings` for the arguments."""
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
 
-    image = {
+    image = shipped_environment() | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(ROOT),
         "GRIDLAKE_HOME": str(home),
         "HOME": str(folder),
     }
     with running_cluster(folder / "cluster", image) as (cluster, kubeconfig):
-        cluster.secrets |= {"gridlake-lake": dict(store), "gridlake-postgres": {}}
+        database = {"GRIDLAKE_POSTGRES_URL": postgres_url} if postgres_url else {}
+        cluster.secrets |= {"gridlake-lake": dict(store), "gridlake-postgres": database}
         dagster = folder / "dagster"
         dagster.mkdir()
-        (dagster / "dagster.yaml").write_text(yaml.safe_dump(settings(dagster, kubeconfig, {})), encoding="utf-8")
-        process = image | dict(store) | {"DAGSTER_HOME": str(dagster)}
+        (dagster / "dagster.yaml").write_text(yaml.safe_dump(settings(dagster, kubeconfig, postgres_url, at_once)), encoding="utf-8")
+        process = image | dict(store) | database | {"DAGSTER_HOME": str(dagster)}
         os.environ.update(process)  # tests/conftest.py puts back what was there
         workspace = str(ROOT / "workspace.yaml")
         with (

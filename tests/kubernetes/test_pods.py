@@ -17,6 +17,7 @@ import pytest
 from assets.profiles import PROFILES
 from tests.flow.builders import clean_up_to_date, day, land, reading_lines, series_lines, village
 from tests.kubernetes.cluster import NAMESPACE, Misfortune, RefusedError, wait_until
+from tests.kubernetes.database import postgres, postgres_programs
 from tests.kubernetes.deployment import Deployment, contents, deployed
 from tests.storage.object_store import ObjectStore, object_store
 
@@ -24,7 +25,9 @@ for package in ("dagster_k8s", "kubernetes_validate", "moto"):
     pytest.importorskip(package, reason=f"{package} is not installed: pip install 'gridlake[kubernetes,standins]'")
 pytestmark = pytest.mark.slow
 
-DAYS = range(3, 8)
+DAYS = range(3, 9)
+EARLY, LATE = range(3, 7), range(5, 9)
+AT_ONCE = 3
 FATES = ("killed", "out of memory", "evicted", "stuck")
 RAW = ("raw/readings", "raw/market")
 
@@ -50,13 +53,23 @@ def store() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture(scope="module")
-def pods(undisturbed: Path, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def database() -> Iterator[str]:
+    """Postgres as shipped, where it is installed; else nothing, and Dagster's storage is in files."""
+    if postgres_programs() is None:
+        yield ""
+        return
+    with postgres() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def pods(undisturbed: Path, store: ObjectStore, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("pods")
     home = shutil.copytree(undisturbed.with_name("landed"), folder / "site")
     with (home / "gridlake.yaml").open("a", encoding="utf-8") as site:
         site.write("paths: {lake: 's3://lake/village'}\n")
     before = dict(os.environ)
-    with deployed(home, folder, store.environment) as running:
+    with deployed(home, folder, store.environment, postgres_url=database, at_once=AT_ONCE) as running:
         yield running
     os.environ.clear()
     os.environ.update(before)
@@ -69,22 +82,45 @@ def finish(pods: Deployment, runs: list[str], seconds: float = 120) -> None:
 
 @pytest.fixture(scope="module")
 def raw_in_pods(pods: Deployment) -> list[str]:
-    """Each day read by a pod of its own, of which four are lost, while the API refuses one and is down for a while."""
+    """Two backfills at once that share two days; four pods are lost, while the API refuses one and is down for a while."""
     pods.cluster.misfortunes["run_worker"] = deque(Misfortune(kind) for kind in FATES)
     pods.cluster.refuse_creations = 1
-    runs = [pods.launch(day(n), *RAW) for n in DAYS]
+    backfills = [pods.backfill(map(day, days), *RAW) for days in (EARLY, LATE)]
     wait_until(lambda: len(pods.cluster.befallen) >= 2, 60, "the first pods to be lost")
     pods.cluster.down = True
     threading.Timer(5, setattr, (pods.cluster, "down", False)).start()
-    finish(pods, runs)
-    return runs
+    wait_until(lambda: pods.backfilled(*backfills), 180, "both backfills to succeed")
+    wait_until(pods.cluster.is_idle, 30, "the pods to end")
+    return backfills
 
 
-def test_a_day_is_a_pod_and_lost_pods_change_nothing(pods: Deployment, raw_in_pods: list[str], undisturbed: Path, store: ObjectStore):
+def test_two_backfills_at_once_with_lost_pods_change_nothing(
+    pods: Deployment, raw_in_pods: list[str], undisturbed: Path, store: ObjectStore
+):
+    for backfill, days in zip(raw_in_pods, (EARLY, LATE), strict=True):
+        first = [run for run in pods.runs_of(backfill) if run.root_run_id is None]
+        assert sorted(run.tags["dagster/partition"] for run in first) == [day(n).isoformat() for n in days]  # a day is a pod
     assert sorted(pods.cluster.befallen) == sorted(f"run_worker {kind}" for kind in FATES)
     assert pods.cluster.reasons() >= {"Completed", "Error", "OOMKilled"}
     assert {p.component for p in pods.cluster.pods.values()} == {"run_worker"}
+    assert 2 <= pods.cluster.most_at_once <= AT_ONCE
     assert contents(pods.home, RAW, store.environment) == contents(undisturbed, RAW, {})
+
+
+@pytest.mark.usefixtures("raw_in_pods")
+def test_runs_and_events_are_in_postgres(pods: Deployment, database: str):
+    if not database:
+        pytest.skip("Postgres (Debian's package postgresql) is not installed; Dagster's storage was in files")
+    import psycopg2
+
+    with psycopg2.connect(database.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
+        counted = {}
+        for table in ("runs", "event_logs", "bulk_actions"):
+            cursor.execute(f"SELECT count(*) FROM {table}")
+            counted[table] = cursor.fetchone()[0]
+    assert counted["runs"] >= len(EARLY) + len(LATE)
+    assert counted["event_logs"] > counted["runs"]
+    assert counted["bulk_actions"] == 2
 
 
 @pytest.mark.usefixtures("raw_in_pods")

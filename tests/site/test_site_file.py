@@ -60,7 +60,7 @@ def test_the_right_file_loads_and_defaults_are_filled():
     assert site.series["demand"].quantiles == (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
     assert site.path("landing") == PATH.parent / "landing"
     assert site.lake_uri == str(PATH.parent / "lake")
-    assert (site.days()[0], site.days()[-1], len(site.days())) == (date(2026, 1, 1), date(2026, 3, 31), 90)
+    assert (site.first_day, site.today()) == (date(2026, 1, 1), date(2026, 3, 31))
 
 
 @pytest.mark.parametrize("name", example_sites())

@@ -7,10 +7,12 @@ may so land twice, in two files; cleaning counts the second as an exact duplicat
 from __future__ import annotations
 
 import os
+import ssl
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -19,7 +21,9 @@ from lakehouse.storage.landing import Landing
 from lakehouse.streams.batch import Batch, Limits, Stop, format_for_stream
 
 USER, PASSWORD = "GRIDLAKE_MQTT_USER", "GRIDLAKE_MQTT_PASSWORD"
-PORT = 1883
+TLS, AUTHORITY = "GRIDLAKE_MQTT_TLS", "GRIDLAKE_MQTT_CA_FILE"
+CERTIFICATE, KEY = "GRIDLAKE_MQTT_CERTIFICATE_FILE", "GRIDLAKE_MQTT_KEY_FILE"
+PORT, TLS_PORT = 1883, 8883
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 15.0
 KEEP_SESSION_SECONDS = 7 * 24 * 3600
@@ -45,7 +49,9 @@ def stream_mqtt(
         feed: the feed to land in.
         feed_format: its format.
         today: the delivery date of a file that is closed now.
-        broker: HOST or HOST:PORT. User and password come from GRIDLAKE_MQTT_USER and GRIDLAKE_MQTT_PASSWORD.
+        broker: HOST or HOST:PORT. User and password come from GRIDLAKE_MQTT_USER and GRIDLAKE_MQTT_PASSWORD. GRIDLAKE_MQTT_TLS=1 asks
+            for TLS with the authorities that the system trusts, GRIDLAKE_MQTT_CA_FILE with one's own;
+            GRIDLAKE_MQTT_CERTIFICATE_FILE and GRIDLAKE_MQTT_KEY_FILE name a certificate of the client.
         topic: a topic filter, such as `meters/+/readings`; subscribed with quality of service 1.
         client_id: names the session at the broker; two processes must not share it.
         limits: when a file is closed. The broker sends no more than it allows unacknowledged (20 at mosquitto unless told otherwise).
@@ -56,7 +62,7 @@ def stream_mqtt(
         How many messages have landed.
 
     Raises:
-        SourceError: no client library, a wrong address, or the broker can't be reached or refuses.
+        SourceError: no client library, a wrong address, or the broker can't be reached, is not who it should be, or refuses.
     """
     format_for_stream(feed, feed_format)
     limits = limits or Limits()
@@ -83,11 +89,17 @@ def stream_mqtt(
     client.on_connect = connected
     if os.environ.get(USER):
         client.username_pw_set(os.environ[USER], os.environ.get(PASSWORD))
+    is_encrypted = _encrypt(client)
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = KEEP_SESSION_SECONDS
     properties.ReceiveMaximum = min(limits.messages, 65_535)
     try:
-        client.connect(host, int(port or PORT), clean_start=False, properties=properties)
+        client.connect(host, int(port or (TLS_PORT if is_encrypted else PORT)), clean_start=False, properties=properties)
+    except ssl.SSLError as error:
+        remedy = (
+            f"Its certificate must name {host} and be signed by who {AUTHORITY} names; without that variable, by one the system trusts."
+        )
+        raise SourceError(f"The broker at {broker} is not trusted: {error}.", remedy) from None
     except OSError as error:
         raise SourceError(f"The broker at {broker} can't be reached: {error}.", "Is it running, and is the address right?") from None
     client.loop_start()
@@ -116,3 +128,15 @@ def stream_mqtt(
         client.disconnect()
         client.loop_stop()
     return landed
+
+
+def _encrypt(client: Any) -> bool:
+    """Whether TLS is asked for; a certificate that names another host is always refused."""
+    given = {name: os.environ.get(name, "") for name in (TLS, AUTHORITY, CERTIFICATE, KEY)}
+    if not any(given.values()):
+        return False
+    for name in (AUTHORITY, CERTIFICATE, KEY):
+        if given[name] and not Path(given[name]).is_file():
+            raise SourceError(f"Expected a file in {name}, found none at {given[name]}.", "Give the path of a file in PEM.")
+    client.tls_set(ca_certs=given[AUTHORITY] or None, certfile=given[CERTIFICATE] or None, keyfile=given[KEY] or None)
+    return True

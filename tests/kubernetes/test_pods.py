@@ -99,7 +99,8 @@ def test_two_backfills_at_once_with_lost_pods_change_nothing(
 ):
     for backfill, days in zip(raw_in_pods, (EARLY, LATE), strict=True):
         first = [run for run in pods.runs_of(backfill) if run.root_run_id is None]
-        assert sorted(run.tags["dagster/partition"] for run in first) == [day(n).isoformat() for n in days]  # a day is a pod
+        spans = sorted(tuple(run.tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end")) for run in first)
+        assert spans == [(day(n).isoformat(),) * 2 for n in days]  # a day is a pod
     assert sorted(pods.cluster.befallen) == sorted(f"run_worker {kind}" for kind in FATES)
     assert pods.cluster.reasons() >= {"Completed", "Error", "OOMKilled"}
     assert {p.component for p in pods.cluster.pods.values()} == {"run_worker"}

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,37 @@ def mosquitto(tmp_path: Path) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
+@dataclass(frozen=True)
+class Guarded:
+    """A broker that wants TLS, a user and a password."""
+
+    address: str
+    authority: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+    programs = MOSQUITTO, shutil.which("mosquitto_passwd"), shutil.which("openssl")
+    if None in programs:
+        pytest.skip("mosquitto (Debian's package) or openssl is not installed")
+    port = free_port()
+    certificate, key, users = tmp_path / "broker.crt", tmp_path / "broker.key", tmp_path / "users"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "reader", "a secret"], check=True, capture_output=True)
+    # Started by root, it would become another user, who can't look into this folder.
+    settings = (
+        f"user root\nlistener {port} 127.0.0.1\nallow_anonymous false\npassword_file {users}\ncertfile {certificate}\nkeyfile {key}\n"
+    )
+    (tmp_path / "mosquitto.conf").write_text(settings, encoding="utf-8")
+    with server([str(MOSQUITTO), "-c", str(tmp_path / "mosquitto.conf")], port, tmp_path):
+        environment = {"GRIDLAKE_MQTT_CA_FILE": str(certificate), "GRIDLAKE_MQTT_USER": "reader", "GRIDLAKE_MQTT_PASSWORD": "a secret"}
+        yield Guarded(f"localhost:{port}", certificate, environment)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return village(tmp_path / "site")
@@ -108,11 +140,14 @@ def produce(broker: str, topic: str, payloads: list[bytes], partitions: int = 3)
     assert producer.flush(30) == 0
 
 
-def publish(broker: str, payloads: list[bytes]) -> None:
+def publish(broker: str, payloads: list[bytes], guarded: Guarded | None = None) -> None:
     from paho.mqtt import client as mqtt
 
     host, port = broker.split(":")
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    if guarded:
+        client.tls_set(ca_certs=str(guarded.authority))
+        client.username_pw_set("reader", "a secret")
     client.max_queued_messages_set(0)
     client.connect(host, int(port))
     client.loop_start()
@@ -193,6 +228,32 @@ def test_mqtt_loses_nothing_when_killed_and_what_came_twice_counts_once(mosquitt
     clean_up_to_date(workspace)
     assert workspace.table("cleaned/meter_readings").read("NOT is_estimated").num_rows == METERS * HOURS
     assert all(row["is_conserved"] for row in workspace.table("quality/conservation").read().to_pylist())
+
+
+def test_mqtt_over_tls_with_a_password(guarded: Guarded, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    for name, value in guarded.environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = (Landing(workspace.site.path("landing")), "readings", "canonical_readings", lambda: TODAY, guarded.address, "meters/#")
+    soon = time.monotonic() + 1.5
+    stream_mqtt(*arguments, stop=lambda: time.monotonic() > soon)
+    publish(guarded.address, readings()[:1], guarded)
+    assert stream_mqtt(*arguments, stop=after(1, workspace)) == 1
+    monkeypatch.setenv("GRIDLAKE_MQTT_PASSWORD", "a guess")
+    with pytest.raises(SourceError, match=r"refuses: Not authorized\.\nCheck GRIDLAKE_MQTT_USER and"):
+        stream_mqtt(*arguments)
+
+
+def test_a_broker_that_is_not_who_it_should_be_gets_no_password(guarded: Guarded, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GRIDLAKE_MQTT_TLS", "1")  # by the system's authorities, none of which has signed it
+    arguments = (Landing(workspace.site.path("landing")), "readings", "canonical_readings", lambda: TODAY)
+    with pytest.raises(SourceError, match="is not trusted"):
+        stream_mqtt(*arguments, guarded.address, "meters/#")
+    monkeypatch.setenv("GRIDLAKE_MQTT_CA_FILE", str(guarded.authority))  # signed, but for another name
+    with pytest.raises(SourceError, match="is not trusted"):
+        stream_mqtt(*arguments, guarded.address.replace("localhost", "127.0.0.1"), "meters/#")
+    monkeypatch.setenv("GRIDLAKE_MQTT_CA_FILE", "/nowhere/ca.pem")
+    with pytest.raises(SourceError, match="Expected a file in GRIDLAKE_MQTT_CA_FILE"):
+        stream_mqtt(*arguments, guarded.address, "meters/#")
 
 
 def after(messages: int, workspace: Workspace):

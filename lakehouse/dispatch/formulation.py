@@ -16,6 +16,7 @@ from lakehouse.dispatch.algebra import Array, Expression, LinearModel, SparsePro
 from lakehouse.dispatch.fleet import DispatchProblem, ThermalUnit
 from lakehouse.dispatch.schedules import follow
 
+CAPACITY_ROWS = "enough capacity"
 SLACKS = ("unserved", "surplus", "reserve shortfall", "reserve down shortfall", "missing energy", "unserved shiftable")
 
 
@@ -200,17 +201,22 @@ class _Writer:
         self.wants_up = bool((problem.reserve_mw > 0).any())  # type: ignore[union-attr,operator]
         self.wants_down = bool((problem.reserve_down_mw > 0).any())  # type: ignore[union-attr,operator]
         self.renewable_group = np.zeros(len(problem.renewables), int)
+        self.capacity: Expression | None = None  # most that the committed thermal units could give, (horizon,)
 
     def write(self) -> BuiltModel:
         data = thermal_arrays(self.problem, self.kept)
         if self.problem.thermal:
             self._thermal(data)
+        thermal_supply, thermal_reserve = len(self.supply), len(self.reserve_up)
         self._renewables()
         self._storages()
         self._loads_and_contracts()
         self._markets()
+        without_lines = len(self.supply)
         self._lines()
         self._system()
+        if self.capacity is not None:
+            self._enough_capacity(self.capacity, self.supply[thermal_supply:without_lines], self.reserve_up[thermal_reserve:])
         names = self.model.variables
         slack = [names[name].ravel() for name in SLACKS if name in names]
         return BuiltModel(
@@ -258,6 +264,7 @@ class _Writer:
         self._production_cost(data, u, v, w, p)
         self._start_costs(v, w)
 
+        self.capacity = ((data.minimum + data.span)[:, None] * u).sum()
         self.supply.append(self._by_zone(p + data.minimum[:, None] * u, self.problem.thermal))
         self.reserve_up.append(r.sum())
         self.reserve_down.append(rd.sum())
@@ -588,3 +595,22 @@ class _Writer:
                 for part in offers:
                     held = held + part
                 model.subject_to(name, held >= required)
+
+    def _enough_capacity(self, capacity: Expression, supply: list[Expression], reserve: list[Expression]) -> None:
+        """What is committed, stored and bought covers demand and reserve together, in all zones (what flows between them cancels).
+
+        Follows from balance, reserve and output limits, and cuts nothing off the relaxation; but as one row over the commitments it is
+        the knapsack from which the solver takes its cover and rounding cuts (Crowder, Johnson & Padberg 1983), which it can't find
+        across the rows of all units. It holds no price: `solver` leaves it out where commitments are fixed.
+        """
+        problem, names = self.problem, self.model.variables
+        cover = capacity + Expression(names["unserved"][..., None]).sum()
+        for part in supply:
+            cover = cover + part.sum()
+        need = np.asarray(problem.total_demand_mw)
+        if self.wants_up:
+            need = need + np.asarray(problem.reserve_mw)
+            cover = cover + Expression(names["reserve shortfall"][..., None])
+            for part in reserve:
+                cover = cover + part
+        self.model.subject_to(CAPACITY_ROWS, cover >= need)

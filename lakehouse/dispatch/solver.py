@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
+from lakehouse.dispatch.algebra import Array, highs_with
 from lakehouse.dispatch.fleet import DispatchProblem
-from lakehouse.dispatch.formulation import BuiltModel, build, outage_mask
+from lakehouse.dispatch.formulation import CAPACITY_ROWS, BuiltModel, build, outage_mask
 from lakehouse.dispatch.schedules import follow, merit_order
 from lakehouse.dispatch.search import SLACK_TOLERANCE, VERY_LARGE_COLUMNS, SearchTask, race
 from lakehouse.dispatch.solution import DispatchSolution, read_solution
@@ -204,17 +204,10 @@ def _fixed(built: BuiltModel, values: Array, columns: Array, no_slack: bool = Fa
         upper[built.slack_columns] = 0.0
     integer = program.is_integer.copy()
     integer[columns] = False
-    held = SparseProgram(
-        program.cost,
-        lower,
-        upper,
-        integer,
-        program.row_lower,
-        program.row_upper,
-        program.row_start,
-        program.row_columns,
-        program.row_values,
-    )
+    row_lower = program.row_lower.copy()
+    if CAPACITY_ROWS in built.rows:
+        row_lower[built.rows[CAPACITY_ROWS]] = -np.inf  # so that balance and reserve alone carry the prices
+    held = replace(program, lower=lower, upper=upper, is_integer=integer, row_lower=row_lower)
     highs = highs_with(held, threads=1, time_limit=max(0.5, seconds), mip_rel_gap=1e-6)
     highs.run()
     if highs.getInfo().primal_solution_status != 2:

@@ -174,6 +174,9 @@ def test_the_image_runs_as_nobody_in_particular_with_locked_versions():
     lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     assert re.search(r"^USER 10001:10001$", lines, re.M)
     assert "--constraint constraints.txt" in lines
+    # a read-only pod that had to compile would do so at every start
+    assert "PYTHONDONTWRITEBYTECODE=1" in lines
+    assert re.search(r"^RUN .*compileall .*unchecked-hash /opt/gridlake$", lines, re.M)
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", lines, re.M):
         for name in source.split():
             assert (DEPLOY.parent / name).exists(), name

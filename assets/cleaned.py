@@ -44,7 +44,19 @@ def ledgers(site: Site) -> list[dg.AssetSpec]:
     cleaning = [f"cleaned/{t}" for t in SERIES_TABLES if feeds_into(site, t)] + (
         ["cleaned/meter_readings"] if site.feeds_of("readings") else []
     )
+    registers = (
+        [
+            spec_of(
+                cleaned.RegisterDifferences,
+                doc="Written by cleaned/meter_readings, where register differences are delivered.",
+                deps=[key_of("cleaned/meter_readings")],
+            )
+        ]
+        if site.feeds_of("readings")
+        else []
+    )
     return [
+        *registers,
         spec_of(quality.Deliveries, doc="Written by every raw table as it reads.", deps=[key_of(f"raw/{f}") for f in site.feeds]),
         spec_of(quality.Quarantine, doc="Written by the cleaned tables as they refuse rows.", deps=[key_of(t) for t in cleaning]),
         spec_of(quality.Conservation, doc="Written by the cleaned tables as they account for rows.", deps=[key_of(t) for t in cleaning]),
@@ -202,8 +214,10 @@ def _fate_metadata(fate: Fate) -> dict[str, object]:
 
 
 def _report_ledgers(context: dg.AssetExecutionContext, fate: Fate) -> None:
-    for table in ("quality/quarantine", "quality/conservation"):
-        commit = fate.commits[table]
+    for table in ("quality/quarantine", "quality/conservation", "cleaned/register_differences"):
+        commit = fate.commits.get(table)
+        if commit is None:
+            continue
         context.log_event(
             dg.AssetMaterialization(key_of(table), metadata={"rows": commit.rows, "bytes": commit.bytes, "delta_version": commit.version})
         )

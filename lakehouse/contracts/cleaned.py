@@ -5,6 +5,8 @@ from __future__ import annotations
 from lakehouse.contracts.base import Boolean, Column, Date, Float64, Instant, Int32, Table, Text, column
 
 INTERVAL_MINUTES = (5, 10, 15, 30, 60)
+REGISTER_DIFFERENCE_MINUTES = 720
+"""A delivered row of twelve hours or more is no interval but the difference of two reads of the register."""
 UNIT_KINDS = ("thermal", "wind", "solar", "hydro", "storage", "grid", "shiftable", "interruptible", "contract", "line", "zone")
 
 
@@ -30,6 +32,31 @@ class MeterReadings(Table):
     file: Text = column("File of the reading that won; missing for an estimate of a missing reading.", nullable=True)
     delivery_date: Date = column("Delivery of the reading that won; missing for an estimate of a missing reading.", nullable=True)
     date: Date = column("UTC day of the interval.")
+
+
+class RegisterDifferences(Table):
+    """What registers counted between two reads, beside the sum of the intervals between them: one row per register and span."""
+
+    name = "cleaned/register_differences"
+    key = ("meter_id", "register", "interval_start")
+    partitioned_by = ("date",)
+
+    meter_id: Text = column("The meter, as the utility names it.")
+    register: Text = column("Channel of the meter: import, export, or the utility's own name.")
+    interval_start: Instant = column("The earlier read.", unit="UTC")
+    interval_end: Instant = column("The later read.", unit="UTC")
+    register_kwh: Float64 = column("Difference of the two reads.", unit="kWh")
+    interval_kwh: Float64 = column("Sum of the trusted intervals between them; missing where there are none.", unit="kWh", nullable=True)
+    estimated_kwh: Float64 = column("The estimated part of that sum.", unit="kWh", nullable=True)
+    missing_minutes: Int32 = column("Part of the span without any trusted interval.", unit="min", nullable=True)
+    verdict: Text = column(
+        "agrees; differs by more than the tolerance; shared: estimates took what was left; incomplete: intervals are missing.",
+        nullable=True,
+        isin=("agrees", "differs", "shared", "incomplete"),
+    )
+    file: Text = column("File of the difference.")
+    delivery_date: Date = column("Delivery of the difference.")
+    date: Date = column("UTC day of the earlier read.")
 
 
 class Meters(Table):

@@ -122,7 +122,9 @@ class Edits(Table):
     meter_id: Text = column("The meter, as the utility names it.")
     register: Text = column("Channel of the meter.")
     interval_start: Instant = column("Start of the interval.", unit="UTC")
-    was_kwh: Float64 = column("The value as it was delivered.", unit="kWh")
+    was_kwh: Float64 = column(
+        "The value as it was delivered; for register_difference, as it was estimated before the register's was known.", unit="kWh"
+    )
     is_kwh: Float64 = column("The value that stands now.", unit="kWh")
     rule: Text = column("The rule that refused or edited it; superseded where another delivery won.")
     method: Text = column("How the new value was made; missing where it was delivered.", nullable=True)

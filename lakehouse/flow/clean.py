@@ -102,10 +102,91 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
     fate = Fate()
     for part in _parts_of_span(workspace, first, last):
         _clean_readings(workspace, *part, fate)
+    _settle_registers(workspace, first, last, fate)
     with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
         counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
         fate.estimated = reading.sql(counted).fetchall()[0][0]
     return fate
+
+
+def _beside_in_spans(workspace: Workspace, engine: duckdb.DuckDBPyConnection, earlier: str, first: date, last: date) -> dict[str, str]:
+    """The cleaned days around some days, as far as register differences reach into both; none where there are none."""
+    from lakehouse.metering.registers import is_difference_sql
+
+    opened, closed = engine.sql(f"""
+        SELECT min(opens), max(closes) FROM (
+            SELECT date AS opens, CAST(interval_end AS DATE) AS closes FROM {earlier} WHERE interval_end > TIMESTAMPTZ '{first} 00:00:00+00'
+            UNION ALL SELECT d.date, CAST(d.interval_start + to_minutes(d.interval_minutes) AS DATE) FROM delivered d
+            WHERE {is_difference_sql("d")} AND d.date BETWEEN DATE '{first}' AND DATE '{last}')
+    """).fetchall()[0]
+    if opened is None:
+        return {}
+    found = {}
+    for told, name in (("around", "cleaned/meter_readings"), ("edits_around", "quality/edits")):
+        table = workspace.table(name)
+        near = table.snapshot().where(lambda f: opened <= f.partition["date"] <= closed and not first <= f.partition["date"] <= last)
+        engine.execute(f"CREATE OR REPLACE TEMP VIEW {told} AS {select_files(table.contract, near)}")
+        found[told] = told
+    return found
+
+
+def _settle_registers(workspace: Workspace, first: date, last: date, fate: Fate) -> None:
+    """Holds the intervals of some days against the register differences that reach into them, and writes what came of it.
+
+    A difference that comes after its days can change what was estimated in them: these days are cleaned once more.
+    """
+    stale = _judge_registers(workspace, first, last, fate)
+    for span in _runs_of(stale):
+        for part in _parts_of_span(workspace, *span):
+            again = Fate()  # days that were asked for are counted already, and others were not asked for
+            _clean_readings(workspace, *part, again)
+            fate.is_conserved = fate.is_conserved and again.is_conserved
+    if stale:
+        _judge_registers(workspace, min(stale), max(stale), fate)
+
+
+def _runs_of(days: Sequence[date]) -> list[tuple[date, date]]:
+    """Days as contiguous spans."""
+    spans: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if spans and day - spans[-1][1] == timedelta(days=1):
+            spans[-1] = (spans[-1][0], day)
+        else:
+            spans.append((day, day))
+    return spans
+
+
+def _judge_registers(workspace: Workspace, first: date, last: date, fate: Fate) -> list[date]:
+    """Writes the verdicts of the register differences that reach into some days; days whose estimates do not fit them yet."""
+    from lakehouse.metering.registers import LONGEST_SPAN_DAYS, settled
+    from lakehouse.metering.rules import VeeRules
+
+    table = workspace.table("cleaned/register_differences")
+    if not table.exists():
+        return []
+    with workspace.engine() as engine:
+        # Without a verdict: just delivered, or left by a process that was killed.
+        unjudged = table.read("verdict IS NULL")["interval_start"]
+        if len(unjudged):
+            first = min(first, *(moment.date() for moment in unjudged.to_pylist()))
+        spans = register(engine, table, only={"date": (first - timedelta(days=LONGEST_SPAN_DAYS), last)})
+        reaching = f"interval_end > TIMESTAMPTZ '{first} 00:00:00+00'"
+        opened, closed = engine.sql(f"SELECT min(date), max(CAST(interval_end AS DATE)) FROM {spans} WHERE {reaching}").fetchall()[0]
+        if opened is None:
+            return []
+        # Partitions are written whole, so that all that opened on these days is judged anew.
+        closed = engine.sql(f"SELECT max(CAST(interval_end AS DATE)) FROM {spans} WHERE date >= DATE '{opened}'").fetchall()[0][0]
+        rows, stale = settled(
+            engine,
+            f"(SELECT * FROM {spans} WHERE date >= DATE '{opened}')",
+            register(engine, workspace.table("cleaned/meter_readings"), only={"date": (opened, closed)}),
+            register(engine, workspace.table("quality/edits"), only={"date": (opened, closed)}),
+            VeeRules.from_site(workspace.site.metering.rules, workspace.site.metering.longest_gap_days),
+        )
+        fate.commits[table.contract.name] = workspace.replace(
+            table.contract.name, rows, where={"date": (opened, last)}, inputs=["cleaned/meter_readings", "quality/edits"]
+        )
+    return stale
 
 
 def _parts_of_span(workspace: Workspace, first: date, last: date) -> list[tuple[date, date]]:
@@ -121,6 +202,7 @@ def _parts_of_span(workspace: Workspace, first: date, last: date) -> list[tuple[
 
 
 def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -> None:
+    from lakehouse.metering.registers import LONGEST_SPAN_DAYS
     from lakehouse.metering.rules import VeeRules
     from lakehouse.metering.vee import validate_estimate_edit
 
@@ -130,6 +212,9 @@ def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -
     past = (first - timedelta(days=max(rules.history_days, rules.profile_days) + 1), first - timedelta(days=1))
     with workspace.engine() as engine:
         _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)), whole_deliveries=True)
+        differences = workspace.table("cleaned/register_differences")
+        earlier = register(engine, differences, only={"date": (first - timedelta(days=LONGEST_SPAN_DAYS), first - timedelta(days=1))})
+        beside = _beside_in_spans(workspace, engine, earlier, first, last)
         vee = validate_estimate_edit(
             engine,
             "delivered",
@@ -142,9 +227,15 @@ def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -
             today=site.today(),
             first_day=site.first_utc_day(),
             holidays=_holidays(site, past[0], last),
+            earlier_differences=earlier,
+            around=beside.get("around"),
+            edits_around=beside.get("edits_around"),
         )
         inputs = [*(f"raw/{feed}" for feed in feeds), "cleaned/meters"]
-        for table, rows in (("cleaned/meter_readings", vee.trusted), ("quality/vee_report", vee.report), ("quality/edits", vee.edits)):
+        written = {"cleaned/meter_readings": vee.trusted, "quality/vee_report": vee.report, "quality/edits": vee.edits}
+        if differences.exists() or vee.differences.limit(1).fetchall():
+            written["cleaned/register_differences"] = vee.differences
+        for table, rows in written.items():
             commit = workspace.replace(table, rows, where={"date": (first, last)}, inputs=inputs)
             fate.commits[table] = _joined(fate.commits.get(table), commit)
         _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last)

@@ -27,7 +27,7 @@ def tables_of(site: Site) -> dict[str, type[Table]]:
     """All tables of a site by name, in the order of the flow."""
     contracts: list[type[Table]] = [contract_of(name, feed.format) for name, feed in site.feeds.items()]
     if site.feeds_of("readings"):
-        contracts += [cleaned.Meters, cleaned.MeterReadings]
+        contracts += [cleaned.Meters, cleaned.MeterReadings, cleaned.RegisterDifferences]
     contracts += [contract(site) for table, contract in SERIES_TABLES.items() if feeds_into(site, table) or sums_meters(site, table)]
     if site.fleet:
         contracts.append(cleaned.FleetUnits)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from lakehouse.errors import TableNotFoundError
 from lakehouse.flow.workspace import Workspace
+from lakehouse.storage.engine import register as as_view
 
 SHOWN_DAYS = 7
 WORST_METERS = 5
@@ -50,7 +52,26 @@ def found_by_rule(workspace: Workspace, first: date, last: date) -> dict[str, Fo
             """,
             params={"first": first, "last": last},
         ).fetchall()
+        rows += _registers_that_differ(workspace, engine, first, last)
     return {rule: Found(n, meters, [tuple(one) for one in worst]) for rule, n, meters, worst in rows}
+
+
+def _registers_that_differ(workspace: Workspace, engine: Any, first: date, last: date) -> list[tuple]:
+    """The register differences that reach into some days and that the intervals do not add up to, like a rule's findings."""
+    from lakehouse.metering.registers import RULE
+
+    if not workspace.table("cleaned/register_differences").exists():
+        return []
+    spans = as_view(engine, workspace.table("cleaned/register_differences"))
+    found = engine.sql(
+        f"""
+        SELECT meter_id, count(*) AS n, arg_max(date, abs(interval_kwh - register_kwh)) AS day FROM {spans}
+        WHERE verdict = 'differs' AND date <= $last AND interval_end > CAST($first AS TIMESTAMPTZ) GROUP BY meter_id
+        ORDER BY n DESC, meter_id
+        """,
+        params={"first": first, "last": last},
+    ).fetchall()
+    return [(RULE, sum(n for _, n, _ in found), len(found), found[:WORST_METERS])] if found else []
 
 
 def picture_around(workspace: Workspace, meter: str, day: date) -> bytes:

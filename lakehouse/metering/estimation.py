@@ -149,7 +149,7 @@ def expected_intervals(run: Run, today: date | None) -> None:
         ), refused AS (
             SELECT r.meter_id, r.register, r.interval_start, arg_max(r.rowid, (r.delivery_date, r.file, r.line)) AS refused_id
             FROM {run.rows} r JOIN {run.fates} f ON f.id = r.rowid AND f.fate = 'quarantined'
-            WHERE r.meter_id IS NOT NULL AND r.interval_start IS NOT NULL
+            WHERE r.meter_id IS NOT NULL AND r.interval_start IS NOT NULL AND NOT r.is_register
             GROUP BY ALL
         )
         SELECT f.*, x.refused_id

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import duckdb
 
+from lakehouse.contracts.cleaned import REGISTER_DIFFERENCE_MINUTES
+
 
 def meters_from(connection: duckdb.DuckDBPyConnection, registry: str | None, readings: str | None) -> duckdb.DuckDBPyRelation:
     """Rows of cleaned/meters: the newest entry of each registered meter, and the meters that only deliver.
@@ -31,7 +33,8 @@ def meters_from(connection: duckdb.DuckDBPyConnection, registry: str | None, rea
     )
     heard = (
         f"""
-        SELECT meter_id, arg_max(interval_minutes, (n, -interval_minutes)) AS interval_minutes, string_agg(DISTINCT register, ','
+        SELECT meter_id, arg_max(interval_minutes, (n, -interval_minutes))
+            FILTER (WHERE interval_minutes < {REGISTER_DIFFERENCE_MINUTES}) AS interval_minutes, string_agg(DISTINCT register, ','
             ORDER BY register) AS registers
         FROM (
             SELECT meter_id, register, interval_minutes, count(*) AS n FROM {readings}

@@ -33,7 +33,9 @@ class VeeRules:
         spike_factor: a reading above this multiple of the register's usual peak (the second highest supported one of the past days) is a
             spike,
         spike_lone_factor: that stands out from its neighbours by more than this multiple of the usual (the third most of the past days),
-        spike_neighbour_factor: and above this multiple of the larger of its two neighbours.
+        spike_neighbour_factor: and above this multiple of the larger of its two neighbours;
+        spike_sure_factor: or that stands out by more than this multiple of the usual, and is a fifth above peak and neighbours,
+            none of which is above the usual peak.
         spike_rated_share: and above this share of the connection's rating;
         spike_least_kw: or, where the rating is not known, above this power.
         stuck_least_repeats: shortest run of equal, non-zero readings that can be stuck, in intervals.
@@ -47,6 +49,7 @@ class VeeRules:
         late_read_hours: longest run of zeros or blanks that a following large reading may make up for, in hours.
         late_read_ratio: how far the sum may be from what the meter's profile expects, as a factor.
         late_read_excess: how much larger than the mean of its neighbours that reading must be, as a factor;
+        late_read_least_excess: the same on a register that counted no zero around that hour on any past day;
         late_read_lone_excess: and how much larger than either of them on a register that counts zeros at other hours of the day.
         unit_slip_decades: how far (in powers of ten) a day's level may be from 1000 times the usual to be a unit slip.
         shifted_least_registers: registers of a file that must agree on its hours before one beside them has a shifted clock.
@@ -54,6 +57,9 @@ class VeeRules:
         persistence_per_hour: how much of a deviation from the profile remains after an hour (AR(1), for the gap's edges).
         line_weight_hours: gap over which the straight line between its edges counts as much as the profile; longer ones less, in hours.
         interpolate_hours: longest gap that is interpolated where a meter has no profile, in hours.
+        register_tolerance_kwh: by how much the intervals may differ from their register difference, in kWh,
+        register_tolerance_share: or as a share of the difference, whichever is more; what the register's last digit is worth comes on top.
+        register_most_scale: estimates are scaled to a register difference up to this factor, and down to its inverse.
     """
 
     longest_gap_days: float = 7.0
@@ -65,6 +71,7 @@ class VeeRules:
     spike_factor: float = 1.1
     spike_lone_factor: float = 2.0
     spike_neighbour_factor: float = 4.0
+    spike_sure_factor: float = 5.0
     spike_rated_share: float = 0.25
     spike_least_kw: float = 4.0
     stuck_least_repeats: int = 5
@@ -78,6 +85,7 @@ class VeeRules:
     late_read_hours: float = 6.0
     late_read_ratio: float = 2.5
     late_read_excess: float = 1.25
+    late_read_least_excess: float = 1.1
     late_read_lone_excess: float = 1.5
     unit_slip_decades: float = 0.7
     shifted_least_registers: int = 5
@@ -85,6 +93,9 @@ class VeeRules:
     persistence_per_hour: float = 0.5
     line_weight_hours: float = 1.0
     interpolate_hours: float = 2.0
+    register_tolerance_kwh: float = 0.05
+    register_tolerance_share: float = 0.005
+    register_most_scale: float = 4.0
 
     @classmethod
     def from_site(cls, rules: Mapping[str, float | int | bool | str], longest_gap_days: float | None = None) -> VeeRules:
@@ -185,11 +196,11 @@ def unknown_meter(has_registry: bool) -> RowRule:
 
 
 def wrong_interval_length() -> RowRule:
-    """The interval has a length that no meter delivers."""
+    """The interval has a length that no meter delivers; twelve hours and more are the difference of two register reads."""
     lengths = ", ".join(map(str, INTERVAL_MINUTES))
     return RowRule(
         "wrong_interval_length",
-        f"r.interval_minutes NOT IN ({lengths})",
+        f"r.interval_minutes NOT IN ({lengths}) AND NOT r.is_register",
         f"'expected an interval of {lengths} minutes, found ' || r.interval_minutes",
     )
 
@@ -198,7 +209,7 @@ def misaligned_interval() -> RowRule:
     """The interval does not start on a multiple of its length."""
     return RowRule(
         "misaligned_interval",
-        "epoch_us(r.interval_start) % (CAST(r.interval_minutes AS BIGINT) * 60000000) <> 0",
+        "epoch_us(r.interval_start) % (CAST(r.interval_minutes AS BIGINT) * 60000000) <> 0 AND NOT r.is_register",
         "'expected a start on a multiple of ' || r.interval_minutes || ' minutes, found '"
         " || strftime(r.interval_start, '%H:%M:%S') || ' UTC'",
     )
@@ -216,7 +227,8 @@ def swapped_day_month(rules: VeeRules) -> RowRule:
     far = f"(r.read_date > r.delivery_date + 1 OR r.read_date < r.delivery_date - {rules.swapped_late_days})"
     return RowRule(
         "swapped_day_month",
-        f"day(r.read_date) <= 12 AND day(r.read_date) <> month(r.read_date) AND {far} AND {near} AND COALESCE(r.neighbour_days, 0) = 0",
+        f"day(r.read_date) <= 12 AND day(r.read_date) <> month(r.read_date) AND {far} AND {near} AND COALESCE(r.neighbour_days, 0) = 0"
+        " AND NOT r.is_register",
         f"'expected a day shortly before the delivery, found ' || r.read_date || '; with day and month swapped it is ' || ({_SWAPPED})",
     )
 
@@ -374,6 +386,13 @@ _CODES: list[tuple[str, str, str, str, str | None]] = [
         "kept",
         "VEE practice: sum check",
     ),
+    (
+        "register_share",
+        "estimation",
+        "The like-day estimate, scaled so that the intervals add up to the register's difference.",
+        "estimated",
+        "VEE practice: scaled to the register difference",
+    ),
     ("missing_interval", "validation", "No reading was delivered for the interval.", "estimated", "VEE practice: missing interval check"),
     ("linear_interpolation", "estimation", "On the line between the readings before and after.", "estimated", "VEE practice: short gaps"),
     (
@@ -410,6 +429,7 @@ CHECKED_RULES = (
     "late_register_read",
     "unit_slip",
     "shifted_clock",
+    "register_difference",
     "missing_interval",
 )
 """Rules whose findings are told one by one to who looks after the readings."""

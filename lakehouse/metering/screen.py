@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
+from lakehouse.metering.registers import is_difference_sql
 from lakehouse.metering.rules import VeeRules, is_estimate_by_sender
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None
     """
     columns = """meter_id, register, feed, file, line, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
         fault IS NOT NULL OR energy_kwh IS NULL OR interval_start IS NULL OR interval_minutes IS NULL AS is_faulty"""
-    query = f"SELECT {columns} FROM {delivered} WHERE meter_id IS NOT NULL AND register IS NOT NULL"
+    query = f"SELECT {columns} FROM {delivered} d WHERE meter_id IS NOT NULL AND register IS NOT NULL AND NOT {is_difference_sql('d')}"
     past = _Past(run, has_registry)
     run.is_ordered = _begins_in_order(run, query)
     usual_spans: dict[tuple[str, str, int], tuple[int, int]] = {}
@@ -222,7 +223,7 @@ class _Past:
         return out
 
 
-_LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours", "lone_peak_kw")
+_LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours", "lone_peak_kw", "hours_with_zeros")
 _WINDOWED: dict[str, tuple[str, Any]] = {
     "past_days": ("mean_kw", lambda w: np.isfinite(w).sum(axis=1).astype(float)),
     "usual_mean_kw": ("mean_kw", lambda w: np.nanmedian(w, axis=1)),
@@ -231,6 +232,7 @@ _WINDOWED: dict[str, tuple[str, Any]] = {
     "usual_zero_share": ("zero_share", lambda w: np.nanmean(w, axis=1)),
     "usual_zero_hours": ("longest_zero_hours", lambda w: np.nanmax(w, axis=1)),
     "usual_repeat_share": ("repeat_share", lambda w: np.nanmean(w, axis=1)),
+    "usual_hours_with_zeros": ("hours_with_zeros", lambda w: np.bitwise_or.reduce(np.nan_to_num(w).astype(np.int64), axis=1)),
 }
 _USUAL = tuple(_WINDOWED)
 
@@ -467,7 +469,7 @@ class _Screen:
             past_days = usual["past_days"] = usual["past_days"] if past_days is None else past_days
             slipped = self._slipped(usual, day_sum)
             passes = plain & ~self._spiking(usual, rated_day, kwh, kw, follows, at, days_n, by_day, by_part) & ~slipped
-            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, hours_with_zeros, jumps_from_zero)
+            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, hours_with_zeros, jumps_from_zero, zero_hours_mask)
             passes &= longest_equal < self._longest_run(usual)
             # What reaches over midnight: a slip of a file, and zeros whose energy comes the day after.
             passes &= ~(follows_day & np.append(False, slipped[:-1])) & ~np.append(follows_day[1:] & slipped[1:], False)
@@ -585,11 +587,14 @@ class _Screen:
             before, after = np.full(len(kwh), -np.inf), np.full(len(kwh), -np.inf)
             before[1:] = np.where(follows[1:], kwh[:-1], -np.inf)
             after[:-1] = np.where(follows[1:], kwh[1:], -np.inf)
-            alone = kwh > rules.spike_neighbour_factor * np.maximum(np.maximum(before, after), 0)
             row_limit = np.repeat(limit, days_n)
             beside = np.maximum(np.maximum(before, after), 0) * np.divide(kw, kwh, out=np.zeros(len(kw)), where=kwh != 0)
             usual_lone = np.where(np.isnan(usual["usual_lone_kw"]), usual["usual_peak_kw"], usual["usual_lone_kw"])
-            alone &= kw - beside > np.repeat(rules.spike_lone_factor * np.nan_to_num(usual_lone, nan=0.0), days_n)
+            usual_lone = np.repeat(np.nan_to_num(usual_lone, nan=0.0), days_n)
+            alone = (kwh > rules.spike_neighbour_factor * np.maximum(np.maximum(before, after), 0)) | (
+                kw - beside > rules.spike_sure_factor * usual_lone
+            )
+            alone &= kw - beside > rules.spike_lone_factor * usual_lone
             suspicious &= by_day(np.logical_or, by_part(np.logical_or, alone & (kw > row_limit)))
         return suspicious
 
@@ -608,15 +613,19 @@ class _Screen:
         most_after_zero: np.ndarray,
         hours_with_zeros: np.ndarray,
         jumps: np.ndarray,
+        zero_hours_mask: np.ndarray,
     ) -> np.ndarray:
         """Days with zeros that could be a dead register or one that was read late."""
         rules = self.rules
+        known = np.nan_to_num(usual["usual_hours_with_zeros"]).astype(np.int64)
+        around = known | known << 1 | known >> 1 | (known & 1) << 23 | known >> 23
         with np.errstate(all="ignore"):
             longest = np.where(usual["usual_zero_hours"] < 1, rules.zero_run_hours, rules.zero_run_hours_where_usual)
             is_usual = (
                 (usual["usual_zero_share"] >= rules.zero_usual_share)
                 & (most_after_zero <= usual["usual_peak_kw"])
                 & ~jumps
+                & ((zero_hours_mask & ~around) == 0)
                 & ((hours_with_zeros < longest) | (hours_with_zeros <= usual["usual_zero_hours"]))
             )
             has_past = usual["past_days"] >= rules.least_history_days

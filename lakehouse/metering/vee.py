@@ -15,12 +15,14 @@ from datetime import date, timedelta
 import duckdb
 import pyarrow as pa
 
-from lakehouse.metering import estimation, screen
+from lakehouse.metering import estimation, registers, screen
 from lakehouse.metering.rules import VeeRules, quality_rank_sql, row_rules
 
 CONTEXT_DAYS = 1
 # A register that was dead once in the days of a run hides a later time, and that one another.
 MOST_DEAD_SPELLS = 3
+# How far a spike that needs no quiet neighbours lies above peak and neighbours.
+SURE_EXCESS = 1.2
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Vee:
         edits: rows of quality/edits.
         findings: the delivered rows that are not in cleaned as they were delivered, one row each: feed, file, line,
             delivery_date, meter_id, register, delivered_start, fate, rule, reason, date.
+        differences: rows of cleaned/register_differences, not yet judged; see `registers.settled`.
         close: drops the run's temporary tables.
     """
 
@@ -44,6 +47,7 @@ class Vee:
     report: duckdb.DuckDBPyRelation
     edits: duckdb.DuckDBPyRelation
     findings: duckdb.DuckDBPyRelation
+    differences: duckdb.DuckDBPyRelation
     close: Callable[[], None]
 
 
@@ -93,7 +97,7 @@ class Run:
 
     def count(self, sql: str) -> int:
         """The single number that a query gives."""
-        return int((self.connection.execute(sql).fetchone() or (0,))[0] or 0)
+        return int(self.connection.execute(sql).fetchall()[0][0] or 0)
 
     def close(self) -> None:
         """Drops the run's tables."""
@@ -135,6 +139,9 @@ def validate_estimate_edit(
     today: date | None = None,
     first_day: date | None = None,
     holidays: Iterable[date] = (),
+    earlier_differences: str | None = None,
+    around: str | None = None,
+    edits_around: str | None = None,
     trust_nothing: bool = False,
 ) -> Vee:
     """Validates, estimates and edits the readings of some UTC days.
@@ -160,6 +167,10 @@ def validate_estimate_edit(
         today: the site's local day; nothing later is expected.
         first_day: the site's first local day; readings of earlier days are refused.
         holidays: local days that are like Sundays.
+        earlier_differences: name of a relation like cleaned/register_differences with those that opened before the days, or None.
+        around: name of a relation like cleaned/meter_readings with the days before and after, or None: what lies beside the run in the
+            span of a register difference.
+        edits_around: name of a relation like quality/edits with the same days, or None.
         trust_nothing: looks at every row one by one, also where a quick look shows that no rule can fire; the result is the same.
 
     Returns:
@@ -171,8 +182,8 @@ def validate_estimate_edit(
     run.make("fates", _NO_FATES)
     has_registry = run.count(f"SELECT count(*) FROM {run.meters} WHERE is_registered") > 0
     day = partition_day_sql(first_day, "d")
-    around = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
-    in_days = f"({dates_sql('d.date', around)} OR {dates_sql('d.delivery_date', run.days)} AND {dates_sql(day, run.days)})"
+    beside = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
+    in_days = f"({dates_sql('d.date', beside)} OR {dates_sql('d.delivery_date', run.days)} AND {dates_sql(day, run.days)})"
     _past_levels(run, history, reports)
     screen.look(run, delivered, has_registry=has_registry, first_day=first_day, trust_nothing=trust_nothing)
     estimation.heard(run, history, reports)
@@ -181,21 +192,33 @@ def validate_estimate_edit(
     _move_clocks(run)
     _judge_rows(run, delivered, first_day, has_registry)
     _name_duplicates(run)
+    registers.differences(run, earlier_differences)
     _name_overlaps(run)
     _line_up(run, history)
     _levels(run)
     _unit_slips(run)
-    _late_register_reads(run)
+    # A register dead for longer than a late read can be: its days are no past for the other rules.
+    _zero_runs_of(run, longer_than_hours=run.rules.late_read_hours)
+    _late_register_reads(run, delivered)
     _beyond_rating(run)
     _spikes(run)
     _stuck_values(run)
-    for _ in range(MOST_DEAD_SPELLS):
-        if not _zero_runs(run):
-            break
+    _zero_runs_of(run)
     _believed(run)
     estimation.expected_intervals(run, today)
-    estimation.estimate(run, history, holidays, sound_readings_sql(run, delivered))
-    return Vee(_trusted(run, delivered), _quarantined(run), _conservation(run), _report(run), _edits(run), _findings(run), run.close)
+    sound = sound_readings_sql(run, delivered)
+    estimation.estimate(run, history, holidays, sound)
+    registers.share(run, sound, around, edits_around)
+    return Vee(
+        _trusted(run, delivered),
+        _quarantined(run),
+        _conservation(run),
+        _report(run),
+        _edits(run),
+        _findings(run),
+        _differences(run),
+        run.close,
+    )
 
 
 # --- Steps -----------------------------------------------------------------------------------------------------------------
@@ -232,7 +255,8 @@ def _take_rows(run: Run, delivered: str, in_days: str, day: str) -> None:
         """,
     )
     columns = f"""d.feed, d.file, d.line, d.delivery_date, {day} AS date, d.date AS read_date, d.raw_text, d.fault, d.meter_id, d.register,
-        d.interval_start, d.interval_start AS delivered_start, d.date AS home, d.interval_minutes, d.energy_kwh, d.quality"""
+        d.interval_start, d.interval_start AS delivered_start, d.date AS home, d.interval_minutes, d.energy_kwh, d.quality,
+        {registers.is_difference_sql("d")} AS is_register"""
     is_odd = f"(NOT ({_IS_READING}) OR {day} <> d.date)"
     run.make(
         "rows",
@@ -250,8 +274,9 @@ def _take_rows(run: Run, delivered: str, in_days: str, day: str) -> None:
     )
 
 
-# A row with all that a reading needs; others are in quarantine, whatever their day.
-_IS_READING = "d.fault IS NULL AND d.meter_id IS NOT NULL AND d.register IS NOT NULL AND d.energy_kwh IS NOT NULL AND d.date IS NOT NULL"
+# A row with all that a reading of an interval needs; others are in quarantine, whatever their day, or differences of register reads.
+_IS_READING = f"""d.fault IS NULL AND d.meter_id IS NOT NULL AND d.register IS NOT NULL AND d.energy_kwh IS NOT NULL AND d.date IS NOT NULL
+    AND NOT {registers.is_difference_sql("d")}"""
 
 
 def _shifts(run: Run) -> None:
@@ -350,7 +375,7 @@ def _name_duplicates(run: Run) -> None:
     run.make(
         "contested",
         f"""
-        SELECT meter_id, register, interval_start FROM {run.rows} WHERE {STANDING}
+        SELECT meter_id, register, interval_start, is_register FROM {run.rows} WHERE {STANDING}
         GROUP BY ALL HAVING count(*) > 1
         """,
     )
@@ -359,22 +384,23 @@ def _name_duplicates(run: Run) -> None:
         f"""
         WITH candidates AS (
             SELECT r.rowid AS id, r.*, {quality_rank_sql("r.quality")} AS rank
-            FROM {run.rows} r JOIN {run.contested} USING (meter_id, register, interval_start)
+            FROM {run.rows} r JOIN {run.contested} USING (meter_id, register, interval_start, is_register)
             WHERE {STANDING}
         ), compared AS (
             SELECT *, first_value(energy_kwh) OVER w AS winning_kwh,
                    energy_kwh = first_value(energy_kwh) OVER w AND interval_minutes = first_value(interval_minutes) OVER w
                    AND quality IS NOT DISTINCT FROM first_value(quality) OVER w AS is_winning
             FROM candidates
-            WINDOW w AS (PARTITION BY meter_id, register, interval_start ORDER BY {ORDER_OF_WINNING}
+            WINDOW w AS (PARTITION BY meter_id, register, interval_start, is_register ORDER BY {ORDER_OF_WINNING}
                          ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         )
         -- Of equal rows the first stands: the others repeat it, and the value counts since its first delivery.
-        SELECT id, meter_id, register, interval_start, energy_kwh, winning_kwh, home AS date, at_home, is_winning,
+        SELECT id, meter_id, register, interval_start, energy_kwh, winning_kwh, home AS date,
+               at_home AND NOT is_register AS at_home, is_winning,
                row_number() OVER v = 1 AS stands, first_value(file) OVER v AS winning_file, first_value(delivery_date)
                    OVER v AS winning_delivery
         FROM compared
-        WINDOW v AS (PARTITION BY meter_id, register, interval_start ORDER BY is_winning DESC, delivery_date, feed, file, line
+        WINDOW v AS (PARTITION BY meter_id, register, interval_start, is_register ORDER BY is_winning DESC, delivery_date, feed, file, line
                      ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         """,
     )
@@ -400,7 +426,7 @@ def _name_overlaps(run: Run) -> None:
         f"""
         WITH lengths AS (
             SELECT r.meter_id, r.register, r.home AS date, r.interval_minutes, count(*) * r.interval_minutes AS covered
-            FROM {run.rows} r WHERE {standing_sql(run, "r")}
+            FROM {run.rows} r WHERE NOT r.is_register AND {standing_sql(run, "r")}
             GROUP BY r.meter_id, r.register, r.home, r.interval_minutes
         )
         SELECT l.meter_id, l.register, l.date,
@@ -417,7 +443,7 @@ def _name_overlaps(run: Run) -> None:
             SELECT r.rowid AS id, r.meter_id, r.register, r.interval_start AS opens, r.interval_minutes,
                    r.interval_start + to_minutes(r.interval_minutes) AS closes, r.interval_minutes = x.usual AS is_usual
             FROM {run.rows} r JOIN {run.mixed} x ON x.meter_id = r.meter_id AND x.register = r.register AND x.date = r.home
-            WHERE {standing_sql(run, "r")}
+            WHERE NOT r.is_register AND {standing_sql(run, "r")}
         )
         SELECT o.id, 'quarantined' AS fate, 'overlapping_interval' AS rule,
                'expected intervals of ' || min(u.interval_minutes) || ' minutes, found one of ' || any_value(o.interval_minutes)
@@ -452,7 +478,7 @@ def _line_up(run: Run, history: str | None) -> None:
             SELECT r.rowid AS id, r.at_home AS is_ours, r.meter_id, r.register, r.interval_start,
                 r.interval_minutes, r.home AS date,
                    r.energy_kwh AS value_kwh, r.energy_kwh AS shown_kwh
-            FROM {run.rows} r WHERE {standing_sql(run, "r")}
+            FROM {run.rows} r WHERE NOT r.is_register AND {standing_sql(run, "r")}
         )
         FROM delivered
         {context}
@@ -492,7 +518,8 @@ _PAST_SUMS = """
     SELECT meter_id, register, count(*) AS past_days, median(mean_kw) AS usual_mean_kw,
            CASE WHEN count(peak_kw) > 1 THEN (sum(peak_kw) - max(peak_kw)) / (count(peak_kw) - 1) ELSE max(peak_kw) END AS usual_peak_kw,
            min(lone_peak_kw) AS usual_lone_kw, avg(zero_share) AS usual_zero_share,
-           max(longest_zero_hours) AS usual_zero_hours, avg(repeat_share) AS usual_repeat_share"""
+           max(longest_zero_hours) AS usual_zero_hours, avg(repeat_share) AS usual_repeat_share,
+           bit_or(hours_with_zeros) AS usual_hours_with_zeros"""
 
 
 def _levels(run: Run) -> None:
@@ -684,12 +711,23 @@ def _beyond_rating(run: Run) -> None:
         _levels_again(run, f"SELECT l.meter_id, l.register FROM {run.lined} l SEMI JOIN {run.found_beyond_rating} s ON s.id = l.id")
 
 
-def _late_register_reads(run: Run) -> None:
+def _late_register_reads(run: Run, delivered: str) -> None:
     """Zeros, then their energy in one reading: the register was read late. The sum is right, its spread is put right.
 
-    Fires only on registers that hardly ever count zero, where the reading is about what the zeros and itself should hold.
+    Fires only on registers that hardly ever count zero, where the reading is about what the zeros and itself should hold. An import
+    register rests while its meter exports: that is no fault.
     """
     run.make("late_reads", _late_reads_sql(run))
+    if run.count(f"SELECT count(*) FROM {run.late_reads} l JOIN {run.meters} m USING (meter_id) WHERE m.registers LIKE '%export%'"):
+        run.execute(
+            f"""
+            DELETE FROM {run.late_reads} WHERE (meter_id, opens) IN (
+                SELECT (l.meter_id, l.opens) FROM {delivered} d
+                JOIN (SELECT DISTINCT meter_id, opens, closes FROM {run.late_reads}) l ON l.meter_id = d.meter_id
+                     AND d.interval_start >= l.opens AND d.interval_start < l.closes
+                WHERE d.register LIKE 'export%' AND d.energy_kwh > 0 AND {_IS_READING})
+            """
+        )
     _edit(
         run,
         "late_register_read",
@@ -726,7 +764,7 @@ def _late_reads_sql(run: Run) -> str:
                    COALESCE(lag(total_kwh / n) OVER w, 0) AS before_kwh, COALESCE(lead(total_kwh / n) OVER w, 0) AS after_kwh
             FROM blocks WINDOW w AS (PARTITION BY meter_id, register ORDER BY opens)
         )
-        SELECT l.id, b.zeros, b.total_kwh, b.opens, b.closes
+        SELECT l.id, b.meter_id, b.zeros, b.total_kwh, b.opens, b.closes
         FROM beside b LEFT JOIN {run.meters} m ON m.meter_id = b.meter_id
         JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
         WHERE b.zeros > 0 AND b.is_ended AND b.is_delivered AND b.closes = b.opens + to_minutes(CAST(b.minutes * (b.n - 1) AS BIGINT))
@@ -740,6 +778,10 @@ def _late_reads_sql(run: Run) -> str:
               OR b.zero_days <= 1 AND b.total_kwh > {rules.late_read_lone_excess} * greatest(b.before_kwh, b.after_kwh)
               AND least(b.before_kwh, b.after_kwh) > 0 AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio}
                   AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
+              -- One that never counted zero around that hour: the zeros are the fault, and the reading need not stand out much.
+              OR b.zero_days = 0 AND b.past_days >= {rules.spike_least_days}
+              AND b.total_kwh > {rules.late_read_least_excess} * (b.before_kwh + b.after_kwh) / 2 AND least(b.before_kwh, b.after_kwh) > 0
+              AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
               -- One that often does: the sum can't be one interval's, and its share can. More than the connection carries is a fault of
               -- its own.
               OR b.total_kw <= COALESCE(m.rated_kw * {1 + rules.rating_tolerance}, b.total_kw)
@@ -774,8 +816,12 @@ def _spikes(run: Run) -> None:
         FROM beside b JOIN {run.levels} v USING (meter_id, register, date) LEFT JOIN {run.meters} m USING (meter_id)
         WHERE b.is_ours AND v.past_days >= {rules.spike_least_days}
           AND b.kw > COALESCE({rules.spike_rated_share} * m.rated_kw, {rules.spike_least_kw})
-          AND b.kw > {rules.spike_factor} * v.usual_peak_kw AND b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
+          AND b.kw > {rules.spike_factor} * v.usual_peak_kw
           AND b.kw - COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes > {rules.spike_lone_factor} * {usual_lone}
+          AND (b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
+               OR b.kw - COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes > {rules.spike_sure_factor} * {usual_lone}
+                  AND b.kw > {SURE_EXCESS} * greatest(v.usual_peak_kw, COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes)
+                  AND COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes <= {rules.spike_factor} * v.usual_peak_kw)
         """,
     )
 
@@ -818,7 +864,13 @@ def _stuck_values(run: Run) -> None:
     )
 
 
-def _zero_runs(run: Run) -> bool:
+def _zero_runs_of(run: Run, longer_than_hours: float = 0.0) -> None:
+    for _ in range(MOST_DEAD_SPELLS):
+        if not _zero_runs(run, longer_than_hours):
+            break
+
+
+def _zero_runs(run: Run, longer_than_hours: float) -> bool:
     """Zeros for longer than is usual on an import register: not a PV meter's noon, not an idle charger, not an empty house's hour.
 
     What a run holds on one day is measured against the register's usual longest run within a day; where a run is too long on
@@ -850,7 +902,7 @@ def _zero_runs(run: Run) -> bool:
             SELECT meter_id, register, run_number, max(hours) AS hours, arg_max(usual_zero_hours, hours) AS usual_zero_hours
             FROM portions
             WHERE hours >= CASE WHEN usual_zero_hours < 1 THEN {rules.zero_run_hours} ELSE {rules.zero_run_hours_where_usual} END
-              AND hours > usual_zero_hours * {rules.zero_run_factor}
+              AND hours > usual_zero_hours * {rules.zero_run_factor} AND hours > {longer_than_hours}
             GROUP BY meter_id, register, run_number
         )
         SELECT s.id, 'expected at most about ' || round(d.usual_zero_hours, 2) || ' hours without energy in a day, found '
@@ -879,7 +931,7 @@ def _believed(run: Run) -> None:
                    r.home AS date,
                r.at_home AS is_ours
         FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
-        WHERE f.id IS NULL OR f.fate = 'edited'
+        WHERE NOT r.is_register AND (f.id IS NULL OR f.fate = 'edited')
         """,
     )
 
@@ -966,7 +1018,7 @@ def _report(run: Run) -> duckdb.DuckDBPyRelation:
         WITH fates AS (
             SELECT r.meter_id, r.register, r.date, count(*) AS delivered, {_fate_counts_sql("measured")}
             FROM {run.rows} r LEFT JOIN {run.fates} f ON f.id = r.rowid
-            WHERE r.is_ours AND r.meter_id IS NOT NULL AND r.register IS NOT NULL
+            WHERE r.is_ours AND r.meter_id IS NOT NULL AND r.register IS NOT NULL AND NOT r.is_register
             GROUP BY r.meter_id, r.register, r.date
         ), found AS (
             SELECT meter_id, register, date, json_group_object(rule, n)::VARCHAR AS findings
@@ -1029,7 +1081,20 @@ def _edits(run: Run) -> duckdb.DuckDBPyRelation:
         UNION ALL
         SELECT meter_id, register, interval_start, energy_kwh, winning_kwh, 'superseded', NULL, winning_delivery, winning_file, date
         FROM {run.ranked} WHERE NOT stands AND energy_kwh <> winning_kwh AND at_home
+        UNION ALL
+        SELECT meter_id, register, interval_start, was_kwh, is_kwh, '{registers.RULE}', '{registers.METHOD}', delivery_date, file, date
+        FROM {run.shares}
         ORDER BY date, meter_id, register, interval_start, was_kwh
+        """
+    )
+
+
+def _differences(run: Run) -> duckdb.DuckDBPyRelation:
+    return run.connection.sql(
+        f"""
+        SELECT meter_id, register, interval_start, interval_end, register_kwh, NULL::DOUBLE AS interval_kwh, NULL::DOUBLE AS estimated_kwh,
+               NULL::INTEGER AS missing_minutes, NULL::VARCHAR AS verdict, file, delivery_date, date
+        FROM {run.differences} ORDER BY date, meter_id, register, interval_start
         """
     )
 

@@ -1,7 +1,8 @@
 """Gridlake's own layout of meter readings, as CSV and as Parquet; docs/formats.md describes it.
 
 Columns: meter_id, register, interval_start, interval_minutes, energy_kwh, quality. The register defaults to `import`, the
-quality is optional. Stamps are ISO 8601 with offset or Z; stamps of a local clock need the option `time_zone`.
+quality is optional. A row of twelve hours or more is the difference of two reads of the register. Stamps are ISO 8601 with
+offset or Z; stamps of a local clock need the option `time_zone`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ PARQUET_MAGIC = b"PAR1"
 PARQUET_BATCH_ROWS = 256_000
 # The years 1900 to 2199, in microseconds since 1970.
 EARLIEST_US, LATEST_US = -2_208_988_800_000_000, 7_258_118_400_000_000
+# Four hundred days: a row may be the difference of two register reads.
+LONGEST_MINUTES = 576_000
 
 COLUMNS = {
     "meter": ("meter_id", "meter"),
@@ -73,12 +76,15 @@ def _layout(options: ReadOptions) -> Layout:
         meter="meter",
         register="COALESCE(NULLIF(lower(channel), ''), 'import')",
         quality="NULLIF(flag, '')",
-        minutes=f"CASE WHEN {length} BETWEEN 1 AND 1440 AND {length} % 1 = 0 THEN {length} END",
+        minutes=f"CASE WHEN {length} BETWEEN 1 AND {LONGEST_MINUTES} AND {length} % 1 = 0 THEN {length} END",
         energy=f"{number_sql('energy', decimal=decimal)} * {unit}",
         start=None if zone else utc_stamp_sql("stamp_text"),
         local=local_stamp_sql("stamp_text", order) if zone else None,
         faults=[
-            ("interval_minutes IS NULL", "'expected whole minutes from 1 to 1440, found ''' || left(COALESCE(length, ''), 60) || ''''")
+            (
+                "interval_minutes IS NULL",
+                f"'expected whole minutes from 1 to {LONGEST_MINUTES}, found ''' || left(COALESCE(length, ''), 60) || ''''",
+            )
         ],
         stamp_text="stamp_text",
         energy_text="energy",
@@ -90,7 +96,10 @@ def _layout(options: ReadOptions) -> Layout:
 
 def _quick(table: pa.Table, unit: float) -> pa.Table | None:
     energy, length = table["energy"], table["length"]
-    if not pc.all(pc.is_finite(energy)).as_py() or not pc.all(pc.and_(pc.greater_equal(length, 1), pc.less_equal(length, 1440))).as_py():
+    if (
+        not pc.all(pc.is_finite(energy)).as_py()
+        or not pc.all(pc.and_(pc.greater_equal(length, 1), pc.less_equal(length, LONGEST_MINUTES))).as_py()
+    ):
         return None
     meter = pc.utf8_trim_whitespace(table["meter"])
     if pc.any(pc.equal(meter, "")).as_py():
@@ -200,12 +209,12 @@ def _checked(table: pa.Table, found: dict[str, str | None], first: int, unit: fl
     }
     faults = pa.nulls(rows, pa.string())
     bad_length = pc.invert(
-        pc.fill_null(pc.and_(pc.greater_equal(out["interval_minutes"], 1), pc.less_equal(out["interval_minutes"], 1440)), False)
+        pc.fill_null(pc.and_(pc.greater_equal(out["interval_minutes"], 1), pc.less_equal(out["interval_minutes"], LONGEST_MINUTES)), False)
     )
     for wrong, words in (
         (pc.is_null(out["meter_id"]), "expected a meter, found none"),
         (pc.is_null(out["interval_start"]), "expected a moment in interval_start, found none that exists"),
-        (bad_length, "expected whole minutes from 1 to 1440, found none"),
+        (bad_length, f"expected whole minutes from 1 to {LONGEST_MINUTES}, found none"),
         (pc.invert(pc.fill_null(pc.is_finite(energy), False)), "expected energy in kWh as a number, found none"),
     ):
         if pc.any(wrong).as_py():

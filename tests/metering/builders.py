@@ -106,6 +106,7 @@ class Result:
         self.conservation = vee.conservation.to_arrow_table().to_pylist()
         self.report = vee.report.to_arrow_table().to_pylist()
         self.edits = vee.edits.to_arrow_table().to_pylist()
+        self.differences = vee.differences.to_arrow_table().to_pylist()
         vee.close()
 
     def hours(self, at=MONDAY, meter="A", register="import"):

@@ -71,7 +71,7 @@ def test_register_and_quality_may_be_absent_and_the_order_of_columns_is_free(tmp
         ("A,import,2026-03-02 00:00:00,30,0.5,A", "with offset or Z, found '2026-03-02 00:00:00'"),
         ("A,import,2026-02-30T00:00:00Z,30,0.5,A", "found '2026-02-30T00:00:00Z'"),
         ("A,import,02/03/2026 00:00,30,0.5,A", "found '02/03/2026 00:00'"),
-        ("A,import,2026-03-02T00:00:00Z,half,0.5,A", "expected whole minutes from 1 to 1440, found 'half'"),
+        ("A,import,2026-03-02T00:00:00Z,half,0.5,A", "expected whole minutes from 1 to 576000, found 'half'"),
         ("A,import,2026-03-02T00:00:00Z,30,nan,A", "found 'nan'"),
         ("A,import,2026-03-02T00:00:00Z,30,1e999,A", "found '1e999'"),
         ("A,import,2026-03-02T00:00:00Z,30,1_000,A", "found '1_000'"),

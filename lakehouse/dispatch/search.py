@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
+from lakehouse.dispatch.pricing import PricedUnits, Prices
 
 SLACK_TOLERANCE = 1e-5
 INTEGER_LIMIT_IN_PROCESS = 1_500
@@ -29,6 +30,9 @@ INTEGER_LIMIT_IN_PROCESS = 1_500
 VERY_LARGE_COLUMNS = 250_000
 # HiGHS' presolve rules 15 and 16: probing and enumeration took most of the presolve of a 934-unit instance and removed little.
 SLOW_PRESOLVE_RULES = 1 << 15 | 1 << 16
+# The price game's share of the time: its bound hardly moves after this many seconds on a large instance.
+SHARE_FOR_PRICES, SECONDS_FOR_PRICES = 0.3, 40.0
+SHARE_FOR_A_GUESS, SECONDS_FOR_A_GUESS = 0.12, 20.0
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -46,6 +50,7 @@ class SearchTask:
         start: a known plan as values of all columns (empty: none).
         sketch: the same problem in coarser intervals, for a first plan before the relaxation is known (None: none).
         sketch_commitment: its columns, as `commitment`, on which the commitments of this problem's intervals lie (repeated).
+        units: the thermal units as the game of prices plays them, where the relaxation takes long (None: it does not).
     """
 
     program: SparseProgram
@@ -57,6 +62,7 @@ class SearchTask:
     start: Array
     sketch: SparseProgram | None = None
     sketch_commitment: Array | None = None
+    units: PricedUnits | None = None
 
 
 @dataclass
@@ -231,6 +237,8 @@ def _packed(task: SearchTask) -> bytes:
         program |= {f"sketch_{f.name}": getattr(task.sketch, f.name) for f in fields(SparseProgram)} | {
             "sketch_commitment": task.sketch_commitment
         }
+    if task.units is not None:
+        program |= {f"priced_{f.name}": getattr(task.units, f.name) for f in fields(PricedUnits)}
     np.savez(
         buffer,
         **program,
@@ -250,8 +258,9 @@ def _unpacked(packed: bytes, seconds: float) -> SearchTask:
         if "sketch_cost" in stored:
             sketch = SparseProgram(**{f.name: stored[f"sketch_{f.name}"] for f in fields(SparseProgram)})
         columns = stored["sketch_commitment"] if sketch is not None else None
+        units = PricedUnits(**{f.name: stored[f"priced_{f.name}"] for f in fields(PricedUnits)}) if "priced_zone" in stored else None
         return SearchTask(
-            program, stored["commitment"], stored["slack"], bool(last_resort), float(gap), seconds, stored["start"], sketch, columns
+            program, stored["commitment"], stored["slack"], bool(last_resort), float(gap), seconds, stored["start"], sketch, columns, units
         )
 
 
@@ -330,6 +339,8 @@ def _prove(task: SearchTask, line: Any) -> None:
     """HiGHS on the whole programme: bounds and plans as they come."""
     begun = time.perf_counter()
     left = lambda: task.seconds - (time.perf_counter() - begun)  # noqa: E731
+    if task.units is not None:
+        task = _bound_by_prices(task, line, min(SHARE_FOR_PRICES * left(), SECONDS_FOR_PRICES))
     attempts = [task.program]
     if task.last_resort:
         attempts.insert(0, _without_slack(task.program, task.slack))
@@ -340,6 +351,23 @@ def _prove(task: SearchTask, line: Any) -> None:
             break
         line.say("hopeless", [])
     line.say("finished" if status in ("optimal", "infeasible") else "stopped", [])
+
+
+def _bound_by_prices(task: SearchTask, line: Any, seconds: float) -> SearchTask:
+    """A bound long before the relaxation is solved; returns the task with the best plan heard of meanwhile as its start."""
+    assert task.units is not None
+    prices = Prices(task.units, task.program)
+    known = task.start
+
+    def cost_of_a_plan() -> float:
+        nonlocal known
+        plan = line.heard_plan()
+        if plan is not None:
+            known = plan[1:]
+        return float(task.program.cost @ known) if len(known) else np.inf
+
+    prices.climb(seconds, prices.merit_order(), lambda bound: line.say("bound", [bound]), cost_of_a_plan)
+    return replace(task, start=known)
 
 
 def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[], float], line: Any, strict: bool) -> str:
@@ -402,9 +430,13 @@ def _give_start(highs: Any, values: Array) -> None:
 def _improve(task: SearchTask, line: Any) -> None:
     """Relaxation, a first plan by fixing what the relaxation agrees on, then neighbourhoods of the best plan, until stopped."""
     search = _Neighbourhoods(task, line)
+    if task.units is not None and task.program.n_columns > VERY_LARGE_COLUMNS:
+        search.guess_by_prices()
+        search.first_plan()
+        search.improve()
+        return
     search.plan_by_sketch()
-    short_of_time = search.left() < 4 * search.sketch_seconds or task.program.n_columns > VERY_LARGE_COLUMNS
-    if search.best is not None and short_of_time:
+    if search.best is not None and search.left() < 4 * search.sketch_seconds:
         search.improve()
     elif search.relax():
         search.first_plan()
@@ -433,6 +465,7 @@ class _Neighbourhoods:
         self.relaxed_objective = -np.inf
         self.relaxation_seconds = self.sketch_seconds = 0.0
         self.strict = task.last_resort  # no shortfalls, until no plan without them is found
+        self.certain = 1e-4  # how near to 0 or 1 the relaxation's commitments are beyond doubt
 
     def left(self) -> float:
         return self.task.seconds - (time.perf_counter() - self.begun)
@@ -490,11 +523,22 @@ class _Neighbourhoods:
             if improves(float(plan[0]), self.objective):
                 self.accept(float(plan[0]), plan[1:])
 
-    def in_doubt(self, tolerance: float = 1e-4) -> Array:
+    def in_doubt(self) -> Array:
         """Commitments that the relaxation leaves open, by unit and interval."""
         if self.relaxed is None:
             return np.zeros(self.columns.shape, bool)
-        return (self.relaxed > tolerance) & (self.relaxed < 1 - tolerance)
+        return (self.relaxed > self.certain) & (self.relaxed < 1 - self.certain)
+
+    def guess_by_prices(self) -> None:
+        """Takes the averaged answers of a short game of prices for the relaxation, which would take too long."""
+        assert self.task.units is not None
+        begun = time.perf_counter()
+        prices = Prices(self.task.units, self.program)
+        seconds = min(SHARE_FOR_A_GUESS * self.left(), SECONDS_FOR_A_GUESS)
+        bound, committed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: self.objective)
+        if np.isfinite(bound):
+            self.relaxed, self.relaxed_objective, self.certain = committed, bound, 0.03
+        self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
 
     def plan_by_sketch(self) -> None:
         """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""

@@ -16,8 +16,9 @@ import numpy as np
 from lakehouse.dispatch.algebra import Array, highs_with
 from lakehouse.dispatch.fleet import DispatchProblem
 from lakehouse.dispatch.formulation import CAPACITY_ROWS, BuiltModel, build, outage_mask
+from lakehouse.dispatch.pricing import priced_units
 from lakehouse.dispatch.schedules import follow, merit_order
-from lakehouse.dispatch.search import SLACK_TOLERANCE, VERY_LARGE_COLUMNS, SearchTask, race
+from lakehouse.dispatch.search import SLACK_TOLERANCE, SearchTask, race
 from lakehouse.dispatch.solution import DispatchSolution, read_solution
 from lakehouse.errors import DispatchError
 
@@ -67,8 +68,10 @@ def solve(
         seconds=max(0.2, deadline - time.perf_counter()),
         start=_start_values(built, start),
     )
-    if threads > 1 and start is None and len(built.program.cost) > SKETCH_FROM_COLUMNS:
-        task = _with_sketch(task, problem, kept)
+    if built.commitment.size and len(built.program.cost) > SKETCH_FROM_COLUMNS:
+        task = replace(task, units=priced_units(built))
+        if threads > 1 and start is None:
+            task = _with_sketch(task, problem, kept)
     found = race(task, deadline, two_cores=threads > 1 and len(problem.thermal) > 0)
     status = "optimal" if found.gap <= gap * (1 + 1e-9) else "time_limit"
     if found.solution is None:
@@ -91,10 +94,8 @@ def solve(
 
 
 def _with_sketch(task: SearchTask, problem: DispatchProblem, kept: Array | None) -> SearchTask:
-    """Adds the hourly version of a problem in finer intervals, or the two-hourly one of a very large hourly problem."""
+    """Adds the hourly version of a problem in finer intervals."""
     together = round(1.0 / problem.interval_hours)
-    if together < 2 and len(task.program.cost) > VERY_LARGE_COLUMNS:
-        together = 2
     if together < 2 or kept is not None or problem.horizon % together:
         return task
     coarse = build(coarser(problem, together))

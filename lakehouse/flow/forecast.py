@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 FIRST_ISSUE_AFTER_DAYS = 8
 """Issues begin when same-hour-last-week is there."""
+ROWS_A_COMMIT = 2_000_000
+"""Rows of features that one commit holds at most: a Delta writer keeps all of its partitions in memory until it commits."""
 EVALUATED_WEEKS = 4
 HINDCAST_DAYS = 7 * EVALUATED_WEEKS
 REFIT_WEEKS = 2
@@ -177,10 +180,12 @@ def read_span(site: Site, target: str, first: date, last: date) -> tuple[date, d
 def make_features(workspace: Workspace, target: str, first: date, last: date) -> Commit:
     """Features of the issues of a span of local days.
 
+    A long span of many series is committed piece by piece, each atomic, so that memory stays bounded.
+
     Raises:
         ForecastError: there are no actuals to make them from.
     """
-    from lakehouse.forecasting.features import build_features
+    from lakehouse.forecasting.features import feature_batches
 
     first_issue, last_issue = issue_days(workspace.site, target)
     first, last = max(first, first_issue), min(last, last_issue)
@@ -188,9 +193,18 @@ def make_features(workspace: Workspace, target: str, first: date, last: date) ->
     if first > last:
         return workspace.replace(table, workspace.contract(table).empty())
     task = task_of(workspace.site, target)
-    days = read_span(workspace.site, target, first, last)
-    features = build_features(task, actuals(workspace, target, days), inputs(workspace, target, days), task.issue_instants(first, last))
-    return workspace.replace(table, features, where={"date": (first, last)}, inputs=inputs_of(workspace.site, target))
+    sources = inputs_of(workspace.site, target)
+    together = max(ROWS_A_COMMIT // (len(task.series_ids) * task.slots_per_day * task.horizon_days), 1)
+    commits = []
+    while first <= last:
+        end = min(first + timedelta(days=together - 1), last)
+        days = read_span(workspace.site, target, first, end)
+        known, given = actuals(workspace, target, days), inputs(workspace, target, days)
+        made = partial(feature_batches, task, known, given, task.issue_instants(first, end))
+        commits.append(workspace.replace(table, made, where={"date": (first, end)}, inputs=sources))
+        first = end + timedelta(days=1)
+    whole = {"rows": sum(c.rows for c in commits), "bytes": sum(c.bytes for c in commits), "first": commits[0].first}
+    return replace(commits[-1], **whole)
 
 
 def inputs_of(site: Site, target: str) -> list[str]:

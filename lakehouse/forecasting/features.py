@@ -1,14 +1,15 @@
 """Features: for every series, issue and target interval what was knowable at the issue.
 
 A *frame* (numpy) says for each issue and target interval which positions of the time grid may be read: every position is
-cut at the availability of its series and guarded by `view.refuse_look_ahead`. DuckDB then reads them, for all series at
-once, from one list per series: a lag is `v[position]`, a rolling statistic an aggregate over a slice. On two busy cores that
-took 1.5 s for four lags of 26 M rows where window functions took 9.7 s. Models and tables live elsewhere.
+cut at the availability of its series and guarded by `view.refuse_look_ahead`. What is read of the target's own past and of the
+calendar is read by numpy for all series at once (`dense.py`); features of exogenous inputs are SQL, which DuckDB reads from one
+list per input: a lag is `x[position]`, a rolling statistic an aggregate over a slice. Models and tables live elsewhere.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ import pyarrow as pa
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import calendar
+from lakehouse.forecasting.dense import DenseReader, Level
+from lakehouse.forecasting.grid import Actuals, grid_of
 from lakehouse.forecasting.task import ExogenousInput, ForecastTask, local_to_utc
 from lakehouse.forecasting.view import refuse_look_ahead
 
@@ -25,6 +28,8 @@ LAG_DAYS = (1, 2, 3, 4, 5, 6, 7, 8, 14, 21, 28)
 INPUT_LAG_DAYS = (1, 2, 7)
 LIKE_DAYS = 4
 LIKE_DAY_REACH = 36
+BLOCK_ROWS = 12_000
+"""Rows that a stream of features computes at once; with many series an issue is more than that."""
 KEY_COLUMNS = ("series_id", "issued_at", "valid_at", "date")
 TARGET_COLUMN = "target_value"
 
@@ -37,13 +42,18 @@ CUT_IN_MPS, RATED_MPS, CUT_OUT_MPS = 3.0, 12.0, 25.0
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature: its name, unit, meaning, and the SQL that computes it."""
+    """One feature: its name, unit, meaning, and how it is computed.
+
+    With `sql` by DuckDB from an exogenous input; with `level` from the last known hours; with `reads` from the actuals at these
+    columns of the frame (the mean over several); with none of them it is a column of the frame.
+    """
 
     name: str
     unit: str
     description: str
-    sql: str
-    per_issue: bool = False  # one value per series and issue, from the table `level`
+    sql: str = ""
+    reads: tuple[str, ...] = ()
+    level: Level | None = None
 
 
 def history_days(task: ForecastTask) -> int:
@@ -64,69 +74,152 @@ def feature_names(task: ForecastTask) -> list[str]:
 
 def build_features(
     task: ForecastTask,
-    actuals: pd.DataFrame | pa.Table,
+    actuals: Actuals,
     inputs: pd.DataFrame | pa.Table | None,
     issues: pd.DatetimeIndex,
+    *,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """Computes the features of some issues.
 
     Args:
         task: what is forecast.
         actuals: long table `series_id`, `interval_start` (timestamp, UTC), `value`; gaps are allowed and stay gaps. Rows later
-            than the last target interval are ignored.
+            than the last target interval are ignored. A stream of record batches is read once.
         inputs: exogenous values, either wide (`interval_start` and a column per input, and `series_id` where they differ by
             series) or long (`name`, `interval_start`, `value`, optionally `series_id`). None where the task has no inputs.
         issues: issue instants (UTC), as `task.issue_instants` gives them.
+        columns: names of the features that are wanted; by default all of them, which is what the models take.
 
     Returns:
         One row per series, issue and target interval, ordered so: `series_id`, `issued_at`, `valid_at` (timestamp[us, UTC]),
         `date` (local issue day), the features of `feature_dictionary(task)` as float64, and `target_value` (null where unknown).
 
     Raises:
-        ForecastError: when the actuals are empty, off the interval grid or doubled.
+        ForecastError: when the actuals are empty, off the interval grid or doubled, or a column is no feature.
         LookAheadError: when a feature's definition reads past its availability.
     """
-    import duckdb
+    with _Builder(task, actuals, inputs, issues, columns) as builder:
+        return builder.block(0, len(issues))
 
-    if len(issues) == 0:
-        raise ForecastError("No issue days were asked for.", "Give a span of at least one day.")
-    issues = pd.DatetimeIndex(issues).tz_convert("UTC").as_unit("us")
-    con = duckdb.connect()
-    try:
-        con.execute("SET TimeZone = 'UTC'")
-        con.register("actuals_in", actuals)
+
+def feature_batches(
+    task: ForecastTask,
+    actuals: Actuals,
+    inputs: pd.DataFrame | pa.Table | None,
+    issues: pd.DatetimeIndex,
+    *,
+    columns: Sequence[str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """The features of `build_features` as a stream, one issue after the other, for more series than a table in memory can hold.
+
+    What is held is the grid of actuals, 8 bytes a value, and a block of about `BLOCK_ROWS` rows. Arguments and errors are those of
+    `build_features`; rows come ordered by issue, series and interval.
+    """
+    with _Builder(task, actuals, inputs, issues, columns) as builder:
+        per_issue = len(task.series_ids) * task.horizon_days * task.slots_per_day
+        together = max(BLOCK_ROWS // per_issue, 1)
+        for first in range(0, len(issues), together):
+            block = builder.block(first, min(first + together, len(issues)))
+            if together > 1 and len(task.series_ids) > 1:
+                block = block.sort_by([("issued_at", "ascending"), ("series_id", "ascending"), ("valid_at", "ascending")])
+            yield from block.to_batches()
+
+
+class _Builder:
+    """Everything that the features of some issues are read from, and the reading itself, block by block of issues."""
+
+    def __init__(
+        self,
+        task: ForecastTask,
+        actuals: Actuals,
+        inputs: pd.DataFrame | pa.Table | None,
+        issues: pd.DatetimeIndex,
+        columns: Sequence[str] | None,
+    ) -> None:
+        if len(issues) == 0:
+            raise ForecastError("No issue days were asked for.", "Give a span of at least one day.")
+        self.task = task
+        self.features = _chosen(task, columns)
+        self.schema = table_schema(task, columns)
+        issues = pd.DatetimeIndex(issues).tz_convert("UTC").as_unit("us")
         step_us = task.interval_minutes * 60_000_000
-        origin, actual_count = _check_actuals(con, task, step_us)
-        wide = _wide_inputs(task, inputs)
-        if wide is not None and len(wide):
-            origin = min(origin, pd.Timestamp(wide["interval_start"].min()).value // 1000 // step_us * step_us)
-        frame, per_issue, last_position = _frame(task, issues, origin, step_us)
-        con.register("frame", frame)
-        con.register("issue_frame", per_issue)
-        _load_series(con, task, origin, step_us, last_position, actual_count)
-        _load_inputs(con, task, wide, origin, step_us, last_position)
-        _level_table(con, task)
+        origin = _origin_us(task, issues) // step_us * step_us
+        self.frame, self.positions, known, last = _frame(task, issues, origin, step_us)
+        self.starts = np.searchsorted(self.frame["issue_number"], np.arange(len(issues) + 1))
+        grid = grid_of(task, actuals, origin, last)
+        self.reader = DenseReader(grid, task.series_ids, self.frame, known, 60 // task.interval_minutes)
+        self.connection: Any = None
+        if any(f.sql for f in self.features):
+            import duckdb
+
+            self.connection = duckdb.connect()
+            self.connection.execute("SET TimeZone = 'UTC'")
+            _load_inputs(self.connection, task, grid, _wide_inputs(task, inputs), origin, step_us)
+            self.connection.register("issue_frame", pa.table({"issue_number": np.arange(len(issues)), "known": known}))
+            _level_table(self.connection, task)
+
+    def __enter__(self) -> _Builder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.connection is not None:
+            self.connection.close()
+
+    def block(self, first: int, end: int) -> pa.Table:
+        """The features of the issues `first` to `end` (excluded), ordered by series, issue and interval."""
+        rows, issues = slice(int(self.starts[first]), int(self.starts[end])), slice(first, end)
+        of_inputs = self._of_inputs(rows)
+        columns: list[Any] = self.reader.keys(rows)
+        for one in self.features:
+            columns.append(of_inputs.column(one.name) if of_inputs and one.sql else self.reader.column(one.name, one.reads, one.level, rows, issues))
+        columns.append(self.reader.column(TARGET_COLUMN, ("i",), None, rows, issues))
+        return pa.table(columns, schema=self.schema)
+
+    def _of_inputs(self, rows: slice) -> pa.Table | None:
+        """The features that are SQL, in the order of the block's rows."""
+        wanted = [f for f in self.features if f.sql]
+        if not wanted:
+            return None
+        frame = {name: values[rows] for name, values in self.frame.items()}
+        positions = {name: pa.array(frame[name], pa.int64(), mask=frame[name] <= 0) for name in self.positions}
+        plain = {"row": np.arange(rows.stop - rows.start), "issue_number": frame["issue_number"]}
+        self.connection.register("frame", pa.table(positions | plain))
         # Two steps: a join with lists on its build side would copy a whole series for every row.
-        features = _features(task)
-        read = [f for f in features if not f.per_issue]
-        columns = ",\n  ".join(f'CAST({f.sql} AS DOUBLE) AS "{f.name}"' for f in read)
-        con.execute(
-            f"""CREATE TEMP TABLE extracted AS
-            SELECT s.series_code AS code, s.series_id, f.issue_number, f.issued_at, f.valid_at, f.date, {columns}, v[f.i] AS {TARGET_COLUMN}
-            FROM frame f CROSS JOIN series s"""
+        read = [f for f in wanted if not f.sql.startswith("l.")]
+        chosen = "".join(f', CAST({f.sql} AS DOUBLE) AS "{f.name}"' for f in read)
+        self.connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE extracted AS
+            SELECT s.series_code AS code, f.issue_number, f.row{chosen} FROM frame f CROSS JOIN series s"""
         )
-        chosen = ", ".join(f'CAST({f.sql} AS DOUBLE) AS "{f.name}"' if f.per_issue else f'e."{f.name}"' for f in features)
-        table = con.sql(
-            f"""SELECT e.series_id, e.issued_at, e.valid_at, e.date, {chosen}, e.{TARGET_COLUMN}
-            FROM extracted e JOIN level l ON l.series_code = e.code AND l.issue_number = e.issue_number
-            ORDER BY e.code, e.issued_at, e.valid_at"""
-        ).to_arrow_table()
-    finally:
-        con.close()
-    return table.cast(table_schema(task))
+        level = [f for f in wanted if f.sql.startswith("l.")]
+        names = ", ".join(f'CAST({f.sql} AS DOUBLE) AS "{f.name}"' if f in level else f'e."{f.name}"' for f in wanted)
+        join = "JOIN level l ON l.series_code = e.code AND l.issue_number = e.issue_number" if level else ""
+        return self.connection.sql(f"SELECT {names} FROM extracted e {join} ORDER BY e.code, e.row").to_arrow_table()
 
 
-def table_schema(task: ForecastTask) -> pa.Schema:
+def _chosen(task: ForecastTask, columns: Sequence[str] | None) -> list[Feature]:
+    """The features of some names, in the order of the table."""
+    features = _features(task)
+    if columns is None:
+        return features
+    if unknown := sorted(set(columns) - {f.name for f in features}):
+        raise ForecastError(
+            f"{task.target} has no feature {', '.join(unknown)}.",
+            "feature_dictionary(task) lists them; they follow from the task's inputs.",
+        )
+    return [f for f in features if f.name in set(columns)]
+
+
+def _origin_us(task: ForecastTask, issues: pd.DatetimeIndex) -> int:
+    """Microseconds since 1970 of the first instant that a feature of some issues may read."""
+    earliest = min(
+        [issues.min(), task.actuals_known_before(issues).min(), *(task.input_known_before(i, issues).min() for i in task.inputs)]
+    )
+    return int((earliest - pd.Timedelta(days=history_days(task) + 6)).normalize().value // 1000)
+
+
+def table_schema(task: ForecastTask, columns: Sequence[str] | None = None) -> pa.Schema:
     """Arrow schema of the table that `build_features` returns."""
     instant = pa.timestamp("us", tz="UTC")
     keys = [
@@ -135,7 +228,7 @@ def table_schema(task: ForecastTask) -> pa.Schema:
         pa.field("valid_at", instant),
         pa.field("date", pa.date32()),
     ]
-    return pa.schema([*keys, *(pa.field(f.name, pa.float64()) for f in _features(task)), pa.field(TARGET_COLUMN, pa.float64())])
+    return pa.schema([*keys, *(pa.field(f.name, pa.float64()) for f in _chosen(task, columns)), pa.field(TARGET_COLUMN, pa.float64())])
 
 
 # --- what the features are -------------------------------------------------------------------------------------------
@@ -144,58 +237,57 @@ def table_schema(task: ForecastTask) -> pa.Schema:
 def _features(task: ForecastTask) -> list[Feature]:
     unit = task.unit
     found = [
-        Feature("series_code", "1", "Position of the series in the task.", "s.series_code"),
-        Feature("slot", "1", "Interval of the local day, by the wall clock.", "f.slot"),
-        Feature("lead_day", "d", "Local days from the issue day to the target day.", "f.lead_day"),
-        Feature("weekday", "1", "Weekday of the target day, Monday 0.", "f.weekday"),
-        Feature("day_type", "1", "Monday, midweek, Friday, Saturday, Sunday or holiday: 0 to 4.", "f.day_type"),
-        Feature("day_of_year", "1", "Day of the year.", "f.day_of_year"),
-        Feature("year_sin", "1", "Sine of the time of year.", "f.year_sin"),
-        Feature("year_cos", "1", "Cosine of the time of year.", "f.year_cos"),
-        Feature("holiday_share", "1", "Share of the place's regions that have a holiday.", "f.holiday_share"),
-        Feature("is_bridge_day", "1", "Working day between a holiday and another free day.", "f.is_bridge_day"),
-        Feature("day_before_holiday", "1", "Holiday share of the next day.", "f.day_before_holiday"),
-        Feature("day_after_holiday", "1", "Holiday share of the day before.", "f.day_after_holiday"),
-        Feature("holiday_share_lag_1d", "1", "Holiday share one day before the target day.", "f.holiday_share_lag_1d"),
-        Feature("holiday_share_lag_2d", "1", "Holiday share two days before the target day.", "f.holiday_share_lag_2d"),
-        Feature("holiday_share_lag_7d", "1", "Holiday share one week before the target day.", "f.holiday_share_lag_7d"),
-        Feature("christmas_days", "d", "Days from 25 December, within ten; 11 elsewhere.", "f.christmas_days"),
-        Feature("easter_days", "d", "Days from Easter Sunday, within ten; 11 elsewhere.", "f.easter_days"),
-        Feature("is_daylight_saving", "1", "1 while the local clock is on daylight saving time.", "f.is_daylight_saving"),
-        Feature("days_since_2000", "d", "Days since 2000-01-01: the trend.", "f.days_since_2000"),
+        Feature("series_code", "1", "Position of the series in the task."),
+        Feature("slot", "1", "Interval of the local day, by the wall clock."),
+        Feature("lead_day", "d", "Local days from the issue day to the target day."),
+        Feature("weekday", "1", "Weekday of the target day, Monday 0."),
+        Feature("day_type", "1", "Monday, midweek, Friday, Saturday, Sunday or holiday: 0 to 4."),
+        Feature("day_of_year", "1", "Day of the year."),
+        Feature("year_sin", "1", "Sine of the time of year."),
+        Feature("year_cos", "1", "Cosine of the time of year."),
+        Feature("holiday_share", "1", "Share of the place's regions that have a holiday."),
+        Feature("is_bridge_day", "1", "Working day between a holiday and another free day."),
+        Feature("day_before_holiday", "1", "Holiday share of the next day."),
+        Feature("day_after_holiday", "1", "Holiday share of the day before."),
+        Feature("holiday_share_lag_1d", "1", "Holiday share one day before the target day."),
+        Feature("holiday_share_lag_2d", "1", "Holiday share two days before the target day."),
+        Feature("holiday_share_lag_7d", "1", "Holiday share one week before the target day."),
+        Feature("christmas_days", "d", "Days from 25 December, within ten; 11 elsewhere."),
+        Feature("easter_days", "d", "Days from Easter Sunday, within ten; 11 elsewhere."),
+        Feature("is_daylight_saving", "1", "1 while the local clock is on daylight saving time."),
+        Feature("days_since_2000", "d", "Days since 2000-01-01: the trend."),
     ]
     if task.latitude_deg is not None and task.longitude_deg is not None:
-        found.append(Feature("sun_elevation_deg", "deg", "Elevation of the sun in the middle of the interval.", "f.sun_elevation_deg"))
-        found.append(Feature("clear_sky_w_per_m2", "W/m2", "Clear-sky global horizontal irradiance (Haurwitz).", "f.clear_sky_w_per_m2"))
+        found.append(Feature("sun_elevation_deg", "deg", "Elevation of the sun in the middle of the interval."))
+        found.append(Feature("clear_sky_w_per_m2", "W/m2", "Clear-sky global horizontal irradiance (Haurwitz)."))
     for days in LAG_DAYS:
-        found.append(
-            Feature(f"lag_{days}d", unit, f"Actual at the same wall-clock time {days} days earlier, where known.", f"v[f.lag_{days}d]")
-        )
+        earlier = f"Actual at the same wall-clock time {days} days earlier, where known."
+        found.append(Feature(f"lag_{days}d", unit, earlier, reads=(f"lag_{days}d",)))
     found += [
-        Feature("lag_known", unit, "Actual at the same wall-clock time on the latest day on which it is known.", "v[f.lag_known]"),
-        Feature("like_1", unit, "Actual at the same time on the latest known day of the same day type.", "v[f.like_1]"),
+        Feature("lag_known", unit, "Actual at the same wall-clock time on the latest day on which it is known.", reads=("lag_known",)),
+        Feature("like_1", unit, "Actual at the same time on the latest known day of the same day type.", reads=("like_1",)),
         Feature(
             "like_mean",
             unit,
             "Mean over the four latest known days of the same day type, at the same time.",
-            _mean([f"v[f.like_{n}]" for n in range(1, LIKE_DAYS + 1)]),
+            reads=tuple(f"like_{n}" for n in range(1, LIKE_DAYS + 1)),
         ),
-        Feature("week_mean", unit, "Mean over the last seven known same-time values.", _mean([f"v[f.lag_{d}d]" for d in range(1, 8)])),
+        Feature("week_mean", unit, "Mean over the last seven known same-time values.", reads=tuple(f"lag_{d}d" for d in range(1, 8))),
         Feature(
             "four_week_mean",
             unit,
             "Mean of the same time 7, 14, 21 and 28 days earlier.",
-            _mean([f"v[f.lag_{d}d]" for d in (7, 14, 21, 28)]),
+            reads=tuple(f"lag_{d}d" for d in (7, 14, 21, 28)),
         ),
-        Feature("last_value", unit, "The last actual known at the issue.", "l.last_value", per_issue=True),
-        Feature("mean_24h", unit, "Mean of the last 24 known hours.", "l.mean_24h", per_issue=True),
-        Feature("mean_168h", unit, "Mean of the last 168 known hours.", "l.mean_168h", per_issue=True),
-        Feature("std_168h", unit, "Standard deviation of the last 168 known hours.", "l.std_168h", per_issue=True),
-        Feature("min_24h", unit, "Minimum of the last 24 known hours.", "l.min_24h", per_issue=True),
-        Feature("max_24h", unit, "Maximum of the last 24 known hours.", "l.max_24h", per_issue=True),
-        Feature("change_6h", unit, "Mean of the last 6 known hours less the same hours a week earlier.", "l.change_6h", per_issue=True),
-        Feature("change_24h", unit, "Mean of the last 24 known hours less the same hours a week earlier.", "l.change_24h", per_issue=True),
-        Feature("mean_672h", unit, "Mean of the last 672 known hours.", "l.mean_672h", per_issue=True),
+        Feature("last_value", unit, "The last actual known at the issue.", level=Level("last", 24)),
+        Feature("mean_24h", unit, "Mean of the last 24 known hours.", level=Level("mean", 24)),
+        Feature("mean_168h", unit, "Mean of the last 168 known hours.", level=Level("mean", 168)),
+        Feature("std_168h", unit, "Standard deviation of the last 168 known hours.", level=Level("std", 168)),
+        Feature("min_24h", unit, "Minimum of the last 24 known hours.", level=Level("min", 24)),
+        Feature("max_24h", unit, "Maximum of the last 24 known hours.", level=Level("max", 24)),
+        Feature("change_6h", unit, "Mean of the last 6 known hours less the same hours a week earlier.", level=Level("change", 6)),
+        Feature("change_24h", unit, "Mean of the last 24 known hours less the same hours a week earlier.", level=Level("change", 24)),
+        Feature("mean_672h", unit, "Mean of the last 672 known hours.", level=Level("mean", 672)),
     ]
     for item in task.inputs:
         found += _input_features(task, item)
@@ -318,7 +410,6 @@ def _input_features(task: ForecastTask, item: ExogenousInput) -> list[Feature]:
                     task.unit,
                     f"Mean of actual less {name} over the last {hours} known hours.",
                     f"l.{name}_error_{hours}h",
-                    per_issue=True,
                 )
             )
     return found
@@ -351,8 +442,14 @@ def _power_curve(speed: str) -> str:
 # --- the frame: which grid positions an issue may read ---------------------------------------------------------------
 
 
-def _frame(task: ForecastTask, issues: pd.DatetimeIndex, origin_us: int, step_us: int) -> tuple[pa.Table, pa.Table, int]:
-    """Positions on the time grid (1-based, null for "not read") for each issue and target interval, and per issue."""
+def _frame(
+    task: ForecastTask, issues: pd.DatetimeIndex, origin_us: int, step_us: int
+) -> tuple[dict[str, np.ndarray], list[str], np.ndarray, int]:
+    """For each issue and target interval keys, calendar and positions on the time grid (1-based, 0 for "not read").
+
+    Returns:
+        The frame's columns, the names of those that hold positions, the number of known positions by issue, and the last position of all.
+    """
     issue_day = task.issue_days(issues)
     starts = local_to_utc(issue_day + pd.Timedelta(days=1), task.time_zone).asi8
     lengths = (local_to_utc(issue_day + pd.Timedelta(days=1 + task.horizon_days), task.time_zone).asi8 - starts) // step_us
@@ -406,7 +503,7 @@ def _frame(task: ForecastTask, issues: pd.DatetimeIndex, origin_us: int, step_us
             columns[f"known_{item.name}"] = np.maximum(limit, 0)[number]
         else:
             refuse_look_ahead(columns["day_end"], limit[number], item.name)
-    positions = {name: pa.array(value, pa.int64(), mask=(np.asarray(value) <= 0)) for name, value in columns.items()}
+    positions = {name: np.maximum(np.asarray(value), 0) for name, value in columns.items()}
 
     offset = (wall.asi8 - valid.asi8) // 1_000_000
     standard = np.array([local_standard_offset_s(task.time_zone, year) for year in range(wall.year.min(), wall.year.max() + 1)])[
@@ -429,14 +526,12 @@ def _frame(task: ForecastTask, issues: pd.DatetimeIndex, origin_us: int, step_us
         sky = calendar.sun(valid + task.interval / 2, task.latitude_deg, task.longitude_deg)
         plain |= {name: sky[name].to_numpy() for name in sky}
     keys = {
-        "issue_number": pa.array(number, pa.int64()),
-        "issued_at": pa.array(issues.asi8[number], pa.timestamp("us", tz="UTC")),
-        "valid_at": pa.array(valid.as_unit("us").asi8, pa.timestamp("us", tz="UTC")),
-        "date": pa.array(issue_day[number].as_unit("s").asi8 // 86400, pa.int32()).cast(pa.date32()),
+        "issue_number": number,
+        "issued_at": issues.asi8[number],
+        "valid_at": valid.as_unit("us").asi8,
+        "date": (issue_day[number].as_unit("s").asi8 // 86400).astype(np.int32),
     }
-    frame = pa.table(keys | positions | plain)
-    per_issue = pa.table({"issue_number": np.arange(len(issues)), "known": pa.array(np.maximum(known, 0), pa.int64())})
-    return frame, per_issue, int(columns["i"].max())
+    return keys | positions | plain, list(positions), np.maximum(known, 0), int(max(columns["i"].max(), columns["last_target"].max()))
 
 
 def _like_days(
@@ -480,74 +575,9 @@ def local_standard_offset_s(time_zone: str, year: int) -> int:
 # --- loading into lists ----------------------------------------------------------------------------------------------
 
 
-def _check_actuals(con: Any, task: ForecastTask, step_us: int) -> tuple[int, int]:
-    """Refuses actuals that are empty, off the grid or doubled; returns the grid's origin (us since epoch) and the row count."""
-    con.execute("CREATE TEMP TABLE wanted (series_code BIGINT, series_id VARCHAR)")
-    con.register("wanted_in", pa.table({"series_code": np.arange(len(task.series_ids)), "series_id": list(task.series_ids)}))
-    con.execute("INSERT INTO wanted SELECT series_code, series_id FROM wanted_in")
-    con.execute(
-        "CREATE TEMP VIEW actuals AS SELECT w.series_code, epoch_us(a.interval_start) AS at_us, a.value "
-        "FROM actuals_in a JOIN wanted w USING (series_id)"
-    )
-    row = con.execute(
-        f"SELECT min(at_us), count(*), count(*) FILTER (at_us % {step_us} <> 0), count(DISTINCT series_code), "
-        f"min(at_us) FILTER (at_us % {step_us} <> 0) FROM actuals"
-    ).fetchall()[0]
-    first, count, off_grid, series, first_off = row
-    if not count:
-        raise ForecastError(
-            f"There are no actuals of {task.target} for {', '.join(task.series_ids[:3])}.",
-            "Land and refresh the series first: gridlake refresh --until cleaned",
-        )
-    if off_grid:
-        at = pd.Timestamp(first_off, unit="us", tz="UTC").isoformat()
-        raise ForecastError(
-            f"Actuals of {task.target}: expected one value every {task.interval_minutes} minutes, "
-            f"found {off_grid} rows off that grid, the first at {at}.",
-            "A series must have one interval length: resample it in its source, or correct interval_minutes in the site file.",
-        )
-    del series
-    return int(first), int(count)
-
-
-def _load_series(con: Any, task: ForecastTask, origin: int, step_us: int, last: int, count: int) -> None:
-    """Table `level_source` with one list `v` of actuals per series, a null for each gap."""
-    del count
-    position = f"(at_us - {origin}) // {step_us} + 1"
-    shape = con.execute(
-        f"""SELECT bool_and(n = top AND bottom = 1 AND n = different)
-        FROM (SELECT count(*) AS n, max({position}) AS top, min({position}) AS bottom, count(DISTINCT {position}) AS different
-              FROM actuals WHERE {position} <= {last} GROUP BY series_code)"""
-    ).fetchall()
-    complete = bool(shape[0][0])
-    rows = f"SELECT series_code, {position} AS i, value FROM actuals WHERE {position} <= {last}"
-    if not complete:
-        doubled = con.execute(
-            f"SELECT w.series_id, min(i) FROM (SELECT series_code, i FROM ({rows}) GROUP BY ALL HAVING count(*) > 1) "
-            "JOIN wanted w USING (series_code) GROUP BY 1 LIMIT 1"
-        ).fetchall()
-        if doubled:
-            at = pd.Timestamp(origin + (doubled[0][1] - 1) * step_us, unit="us", tz="UTC").isoformat()
-            raise ForecastError(
-                f"Actuals of {doubled[0][0]}: expected one value per interval, found several at {at}.",
-                "Clean the series first: the key of a cleaned table is (series_id, interval_start).",
-            )
-        rows = f"""SELECT g.series_code, g.i, a.value FROM (SELECT series_code, unnest(range(1, {last} + 1)) AS i FROM wanted) g
-            LEFT JOIN ({rows}) a ON a.series_code = g.series_code AND a.i = g.i"""
-    con.execute(
-        f"""CREATE TEMP TABLE series_v AS
-        SELECT w.series_code, w.series_id, r.v FROM wanted w
-        LEFT JOIN (SELECT series_code, list(CASE WHEN isfinite(value) THEN value END::DOUBLE ORDER BY i) AS v
-                   FROM ({rows}) GROUP BY series_code) r USING (series_code)"""
-    )
-
-
-def _load_inputs(con: Any, task: ForecastTask, wide: pd.DataFrame | None, origin: int, step_us: int, last: int) -> None:
-    """Table `series`: `series_v` and a list `x_<name>` for each input."""
-    names = [i.name for i in task.inputs]
-    if not names:
-        con.execute("CREATE TEMP TABLE series AS SELECT * FROM series_v")
-        return
+def _load_inputs(con: Any, task: ForecastTask, grid: np.ndarray, wide: pd.DataFrame | None, origin: int, step_us: int) -> None:
+    """Table `series`: for each series a list `v` of actuals, and a list `x_<name>` of each input."""
+    names, last = [i.name for i in task.inputs], grid.shape[1] - 1
     lists: dict[str, list[list[float | None]]] = {name: [] for name in names}
     temperatures = [i.name for i in task.inputs if i.quantity == "temperature" and i.availability != "actual"]
     mean: list[Any] = []
@@ -580,35 +610,27 @@ def _load_inputs(con: Any, task: ForecastTask, wide: pd.DataFrame | None, origin
     if mean:
         data["x_temperature_mean"] = as_lists(mean)
     con.register("inputs_in", pa.table(data))
+    con.register("series_v", pa.table({"series_code": np.arange(len(grid)), "v": as_lists(list(grid[:, 1:]))}))
     chosen = ", ".join(f"x.{name}" for name in data if name != "series_code")
     join = "v.series_code = x.series_code" if by_series else "true"
     con.execute(f"CREATE TEMP TABLE series AS SELECT v.*, {chosen} FROM series_v v JOIN inputs_in x ON {join}")
 
 
 def _level_table(con: Any, task: ForecastTask) -> None:
-    """Table `level`: statistics of the last known stretch, one row per series and issue."""
+    """Table `level`: the operator's errors over the last known stretch, one row per series and issue; none where there is no operator."""
     hour = 60 // task.interval_minutes
 
-    def window(values: str, hours: int, back_hours: int = 0) -> str:
-        end = f"f.known - {back_hours * hour}" if back_hours else "f.known"
-        return _slice(values, f"greatest({end} - {hours * hour - 1}, 1)", end)
+    def window(values: str, hours: int) -> str:
+        return _slice(values, f"greatest(f.known - {hours * hour - 1}, 1)", "f.known")
 
-    terms = [
-        f"list_extract(list_filter({window('v', 24)}, lambda y: y IS NOT NULL), -1) AS last_value",
-        f"list_avg({window('v', 24)}) AS mean_24h",
-        f"list_avg({window('v', 168)}) AS mean_168h",
-        f"list_avg({window('v', 672)}) AS mean_672h",
-        f"list_stddev_samp({window('v', 168)}) AS std_168h",
-        f"list_min({window('v', 24)}) AS min_24h",
-        f"list_max({window('v', 24)}) AS max_24h",
-        f"list_avg({window('v', 6)}) - list_avg({window('v', 6, 168)}) AS change_6h",
-        f"list_avg({window('v', 24)}) - list_avg({window('v', 24, 168)}) AS change_24h",
-    ]
+    terms: list[str] = []
     for item in task.inputs:
         if item.forecasts_target:
             terms += [
                 f"list_avg({window('v', h)}) - list_avg({window(f's.x_{item.name}', h)}) AS {item.name}_error_{h}h" for h in (6, 24, 168)
             ]
+    if not terms:
+        return
     con.execute(
         f"CREATE TEMP TABLE level AS SELECT s.series_code, f.issue_number, {', '.join(terms)} FROM issue_frame f CROSS JOIN series s"
     )

@@ -8,7 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakehouse.errors import ForecastError
-from lakehouse.forecasting.features import build_features, feature_dictionary, feature_names, history_days, table_schema
+from lakehouse.forecasting.features import (
+    KEY_COLUMNS,
+    TARGET_COLUMN,
+    build_features,
+    feature_batches,
+    feature_dictionary,
+    feature_names,
+    history_days,
+    table_schema,
+)
 from lakehouse.forecasting.task import ExogenousInput
 from lakehouse.forecasting.view import KnownWorld
 from tests.forecasting.builders import ZONE, demand_task, world
@@ -223,3 +232,41 @@ def test_quarter_hourly_series_have_96_slots():
     table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 2, 10), dt.date(2026, 2, 10)))
     assert table.num_rows == 96 and sorted(set(table.column("slot").to_pylist())) == list(range(96))
     assert table.to_pandas()["valid_at"].dt.tz_convert(ZONE).dt.date.nunique() == 1
+
+
+def test_a_stream_of_many_series_holds_the_same_rows_issue_by_issue():
+    task = demand_task(series_ids=("south", "north", "east"))
+    actuals, inputs = world(task, last="2026-03-31")  # a clock change on the 29th
+    gone = actuals.drop(index=actuals.index[1000:1010])
+    issues = task.issue_instants(dt.date(2026, 3, 20), dt.date(2026, 3, 30))
+    order = [("issued_at", "ascending"), ("series_id", "ascending"), ("valid_at", "ascending")]
+    whole = build_features(task, gone, inputs, issues).sort_by(order)
+    streamed = pa.Table.from_batches(feature_batches(task, gone.sample(frac=1, random_state=0), inputs, issues))
+    assert streamed.sort_by(order).equals(whole)
+    assert streamed.column("issued_at").to_pylist() == sorted(streamed.column("issued_at").to_pylist())
+
+
+def test_some_features_are_those_of_the_whole_table():
+    task = demand_task(series_ids=("north", "south"))
+    actuals, inputs = world(task, last="2026-03-10")
+    issues = task.issue_instants(dt.date(2026, 3, 1), dt.date(2026, 3, 3))
+    whole = build_features(task, actuals, inputs, issues)
+    names = ["lag_7d", "std_168h", "week_mean", "temperature_heating", "slot"]
+    some = build_features(task, actuals, inputs, issues, columns=names)
+    assert set(some.column_names) == {*KEY_COLUMNS, *names, TARGET_COLUMN}
+    assert some.equals(whole.select(some.column_names))
+    with pytest.raises(ForecastError, match="no feature lag_9d"):
+        build_features(task, actuals, inputs, issues, columns=["lag_9d"])
+
+
+def test_levels_are_those_of_the_known_hours_that_are_there():
+    task = demand_task(inputs=(), series_ids=("north", "south"), actuals_delay_hours=1)
+    actuals = pd.concat([ramp(task), ramp(task).assign(series_id="south")])
+    last_known = pd.Timestamp("2026-02-10 07:00", tz="UTC")  # of the issue on 10 February, 09:00 UTC
+    gap = (actuals["series_id"] == "south") & (actuals["interval_start"] > last_known - pd.Timedelta(hours=2))
+    table = build_features(task, actuals[~gap], None, task.issue_instants(dt.date(2026, 2, 10), dt.date(2026, 2, 10))).to_pandas()
+    north, south = (table[table["series_id"] == s].iloc[0] for s in ("north", "south"))
+    assert south["last_value"] == north["last_value"] - 2
+    assert (north["mean_24h"], south["mean_24h"]) == (north["last_value"] - 11.5, north["last_value"] - 12.5)
+    assert north["max_24h"] - north["min_24h"] == 23 and south["max_24h"] - south["min_24h"] == 21
+    assert north["std_168h"] == pytest.approx(np.std(np.arange(168), ddof=1))

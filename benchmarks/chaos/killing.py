@@ -16,8 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CLOCK_TICK_HZ = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-
 
 @dataclass
 class Kept:
@@ -36,9 +34,10 @@ class Kept:
     starts: int = 0
 
     def keep(self) -> None:
-        """Starts it if it does not run; what its last life left behind is ended first only if it shares its process group."""
+        """Starts it if it does not run; what its last life left behind is killed first, as a service manager would."""
         if self.process is not None and self.process.poll() is None:
             return
+        kill_all(self.family())
         self.starts += 1
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(

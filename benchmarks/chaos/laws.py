@@ -246,14 +246,14 @@ def the_lake_is_that_of_a_clean_rebuild(workspace: Workspace, folder: Path) -> I
     wrong, compared = [], 0
     for name in (n for n in workspace.contracts if n.startswith(PURE)):
         compared += 1
-        if differing := _differing(workspace, clean, name):
+        if differing := differing_rows(workspace, clean, name):
             wrong.append(f"{name}: {sum(differing.values())} rows on {len(differing)} days")
     yield Verdict("raw and its ledger are those of a clean rebuild", not wrong, f"{compared} tables" + _first(wrong))
     unexplained, told, compared = [], [], 0
     written = _last_written(workspace)
     for name in (n for n in workspace.contracts if n.startswith(OF_LANDING_AND_PAST) and workspace.table(n).exists()):
         compared += 1
-        differing = _differing(workspace, clean, name)
+        differing = differing_rows(workspace, clean, name)
         if differing:
             told.append(f"{name} {sum(differing.values())} rows on {len(differing)} days")
         by_day = "date" in workspace.contract(name).partitioned_by
@@ -268,7 +268,7 @@ def the_lake_is_that_of_a_clean_rebuild(workspace: Workspace, folder: Path) -> I
     )
 
 
-def _differing(one: Workspace, other: Workspace, name: str) -> dict[Any, int]:
+def differing_rows(one: Workspace, other: Workspace, name: str) -> dict[Any, int]:
     """By day (None where the table has none), how many rows are in one of two lakes only."""
     columns = [c for c in one.contract(name).columns if c != "modified_at"]
     told: Counter[Any] = Counter()

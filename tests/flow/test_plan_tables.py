@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,18 @@ from lakehouse.errors import DispatchError, SiteError
 from lakehouse.flow.plan import explain_unit, make_plans, plan_of, replan, setpoints_at, write_setpoints
 from lakehouse.flow.plan_report import write_plan_report
 from lakehouse.flow.regret import regret_is_due, tell_regret
-from lakehouse.flow.staleness import _dispatch
+from lakehouse.flow.staleness import Step, _plans, _regret
 from lakehouse.flow.workspace import Workspace
 from tests.flow.builders import day
 from tests.flow.town import BASE, BATTERY, FLAT, GRID, PEAK, SUN, came, issue, midnight, town
 
 NOON = midnight(day(11)) + timedelta(hours=12)
 HIGH = [2.0] * 8 + [5.0] * 8 + [3.0] * 8
+
+
+def due(workspace: Workspace, days: tuple[date, date] | None = None) -> list[Step]:
+    """What of dispatch is stale: plans first, then regret."""
+    return _plans(workspace, days) or _regret(workspace)
 
 
 def read(workspace: Workspace, table: str, order: str) -> list[dict]:
@@ -415,19 +420,19 @@ def test_plans_come_before_regret_and_both_come_to_an_end(tmp_path: Path):
     workspace = town(tmp_path, [BASE, PEAK])
     issue(workspace, day(10), north=FLAT, south=[1.0] * 24)
     came(workspace, day(11), north=FLAT, south=[1.0] * 24, sun=[0.0] * 24, spot=[0.0] * 24)
-    assert [s.tables[0] for s in _dispatch(workspace)] == ["dispatch/plan"]
+    assert [s.tables[0] for s in due(workspace)] == ["dispatch/plan"]
     make_plans(workspace, day(10), day(10))
-    assert [s.tables for s in _dispatch(workspace)] == [("dispatch/regret",)]
+    assert [s.tables for s in due(workspace)] == [("dispatch/regret",)]
     tell_regret(workspace, day(10), day(10))
-    assert _dispatch(workspace) == []
+    assert due(workspace) == []
 
 
 def test_old_days_are_planned_where_they_are_asked_for(tmp_path: Path):
     workspace = town(tmp_path, [PEAK])
     for number in range(5, 15):
         issue(workspace, day(number), north=FLAT, south=[0.0] * 24)
-    assert [s.days for s in _dispatch(workspace)] == [(day(8), day(14))], "the last seven issues"
-    assert [s.days for s in _dispatch(workspace, (day(5), day(7)))] == [(day(5), day(7))]
+    assert [s.days for s in due(workspace)] == [(day(8), day(14))], "the last seven issues"
+    assert [s.days for s in due(workspace, (day(5), day(7)))] == [(day(5), day(7))]
 
 
 @pytest.mark.parametrize(("of", "hours"), [(28, 23), (29, 24)])

@@ -16,6 +16,7 @@ from assets.cleaned import cleaned_assets, ledgers
 from assets.dispatch import dispatch_assets
 from assets.features import feature_assets
 from assets.forecasts import forecast_assets
+from assets.freshness import freshness_checks
 from assets.housekeeping import housekeeping
 from assets.models import model_assets
 from assets.raw import landing_assets, raw_assets
@@ -46,6 +47,7 @@ def build_definitions(site: Site) -> dg.Definitions:
             *alert_ledger(),
             housekeeping,
         ],
+        asset_checks=freshness_checks(site),
         jobs=site_jobs(site),
         schedules=site_schedules(site),
         sensors=site_sensors(site),

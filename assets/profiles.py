@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import dagster as dg
-
 from resources.executor import OWN_POD_TAG
 
 
@@ -56,14 +54,6 @@ def op_tags_of(step: str, layer: str) -> dict[str, Any]:
     if not profile.own_pod:
         return {}
     return {OWN_POD_TAG: "true", "dagster-k8s/config": {"container_config": container_config(profile)}}
-
-
-def retry_policy_of(step: str, layer: str) -> dg.RetryPolicy | None:
-    """A step in a pod of its own is tried again when its pod was lost; what is wrong with the data fails at once (`assets/skin.py`).
-
-    A step in a run pod is repeated with its run, by the run retries of Dagster's settings.
-    """
-    return dg.RetryPolicy(max_retries=2, delay=1) if profile_of(step, layer).own_pod else None
 
 
 def container_config(profile: Profile) -> dict[str, Any]:

@@ -11,13 +11,16 @@ from typing import Any
 
 import dagster as dg
 
-from assets.profiles import op_tags_of, retry_policy_of
+from assets.profiles import op_tags_of
+from assets.retries import TRY_AGAIN, may_pass
 from lakehouse.contracts.base import Table
 from lakehouse.errors import ContractError, GridlakeError
 from lakehouse.flow import CODE_VERSION
 from lakehouse.flow.workspace import Workspace
 from lakehouse.storage.lake import Commit
 from resources import WorkspaceResource
+from resources.executor import runs_on_one_machine
+from resources.runs import PROCESS_TAG, PUBLISHES_TAG, process_tags
 
 DAGSTER_TYPES = {"VARCHAR": "string", "TIMESTAMP WITH TIME ZONE": "timestamp", "DOUBLE": "double", "BOOLEAN": "boolean", "DATE": "date"}
 CONTRACT_CHECK = "contract"
@@ -101,28 +104,34 @@ def table_assets(
 
     def decorate(step: Step) -> dg.AssetsDefinition:
         doc = " ".join((step.__doc__ or "").split())
-        pool = name or contracts[0].name.replace("/", "_")
+        step_name = name or contracts[0].name.replace("/", "_")
 
         @dg.multi_asset(
-            name=pool,
+            name=step_name,
             specs=[spec_of(c, doc=doc, kinds=kinds, deps=list(deps), partitions_def=partitions) for c in contracts],
             check_specs=[*(_contract_check(c) for c in contracts), *checks],
             backfill_policy=_backfill_policy() if partitions else None,
-            pool=pool,
-            op_tags=op_tags_of(pool, contracts[0].layer()),
-            retry_policy=retry_policy_of(pool, contracts[0].layer()),
+            pool=step_name if _one_at_a_time(contracts) else None,
+            op_tags=op_tags_of(step_name, contracts[0].layer()),
+            retry_policy=TRY_AGAIN,
         )
         def body(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator[Any]:
             at_work = workspace.open(context.run.run_id)
+            if PROCESS_TAG not in context.run.tags and runs_on_one_machine(context.instance):
+                context.instance.add_run_tags(context.run.run_id, process_tags())
             try:
                 outcomes = step(context, at_work)
             except ContractError as error:
                 broken = next((c for c in contracts if str(error).startswith(c.name)), contracts[0])
                 yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(broken.name), passed=False, description=str(error))
                 raise dg.Failure(str(error), allow_retries=False) from None
-            except GridlakeError as error:
-                raise dg.Failure(str(error), allow_retries=False) from None
-            at_work.publish()
+            except Exception as error:
+                if may_pass(error):
+                    raise  # the retry policy tries again
+                told = str(error) if isinstance(error, GridlakeError) else f"{type(error).__name__}: {error}"
+                raise dg.Failure(told, allow_retries=False) from (None if isinstance(error, GridlakeError) else error)
+            if PUBLISHES_TAG not in context.run.tags:
+                at_work.publish()
             for contract in contracts:
                 outcome = outcomes[contract.name]
                 yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(contract.name), passed=True)
@@ -152,6 +161,12 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _one_at_a_time(contracts: Sequence[type[Table]]) -> bool:
+    """Whether two runs of a step at once would cost something: the loser of a table that is written as a whole works in vain, and
+    each day's plan begins where the plan of the day before ends. Different days of the other tables are written side by side."""
+    return contracts[0].layer() == "dispatch" or any(not contract.partitioned_by for contract in contracts)
 
 
 def _backfill_policy() -> dg.BackfillPolicy:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 
+from jobs.up_to_date import up_to_date
 from lakehouse.site import Site
 
 LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
 
 
-def site_jobs(site: Site) -> list[dg.UnresolvedAssetJobDefinition]:
-    """A job per layer that this site has."""
+def site_jobs(site: Site) -> list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition]:
+    """A job per layer that this site has, and the one that does all that is stale."""
     has = {
         "raw": True,
         "cleaned": True,
@@ -20,7 +21,10 @@ def site_jobs(site: Site) -> list[dg.UnresolvedAssetJobDefinition]:
         "dispatch": bool(site.fleet),
     }
     return [
-        dg.define_asset_job(f"{layer}_layer", selection=dg.AssetSelection.groups(layer), description=f"Materializes the layer {layer}.")
-        for layer in LAYERS
-        if has[layer] and layer not in ("cleaned",)
+        up_to_date,
+        *(
+            dg.define_asset_job(f"{layer}_layer", selection=dg.AssetSelection.groups(layer), description=f"Materializes the layer {layer}.")
+            for layer in LAYERS
+            if has[layer] and layer not in ("cleaned",)
+        ),
     ]

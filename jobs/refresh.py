@@ -11,34 +11,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from jobs.stages import Refreshed, Tell, bring_up
 from lakehouse.errors import GridlakeError
 from lakehouse.flow.setup import write_dagster_home
 from lakehouse.flow.staleness import Step, next_steps
 from lakehouse.flow.summary import as_lines, summarize
 from lakehouse.flow.workspace import Workspace
-
-Tell = Callable[[str, Step, float], None]
-MOST_ROUNDS = 60
-
-
-class RefreshError(GridlakeError):
-    """A step failed; what was done before stands."""
-
-
-@dataclass
-class Refreshed:
-    """What a refresh did."""
-
-    steps: list[tuple[Step, float]] = field(default_factory=list)
-    failed: list[tuple[Step, str]] = field(default_factory=list)
+from resources.runs import end_lost_runs
 
 
 def refresh(
@@ -56,54 +41,11 @@ def refresh(
 
     workspace = Workspace.open(home)
     write_dagster_home(workspace.site)
-    definitions = build_definitions(workspace.site)
-    done = Refreshed()
-    seen: set[Step] = set()
+    all_assets = build_definitions(workspace.site).resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.from_config(str(workspace.site.path("dagster"))) as instance:
-        for _ in range(MOST_ROUNDS):
-            steps = [s for s in next_steps(workspace, until=until, days=days) if s not in seen]
-            if not steps or done.failed:
-                break
-            for step in steps:
-                seen.add(step)
-                tell("start", step, 0.0)
-                begun = time.perf_counter()
-                fault = _run(definitions, instance, step)
-                seconds = time.perf_counter() - begun
-                if fault:
-                    done.failed.append((step, fault))
-                else:
-                    done.steps.append((step, seconds))
-                tell("failed" if fault else "done", step, seconds)
-    workspace.publish()
+        end_lost_runs(instance)
+        done = bring_up(workspace, all_assets, instance, lambda seen: next_steps(workspace, until=until, days=days, without=seen), tell)
     return done
-
-
-def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, step: Step) -> str:
-    """Runs one step; returns what went wrong, or nothing."""
-    selection = [dg.AssetKey(table.split("/")) for table in step.tables]
-    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(selection))
-    tags = {"gridlake/work": str(step), "gridlake/reason": step.reason}
-    if step.days:
-        tags |= {
-            "dagster/asset_partition_range_start": step.days[0].isoformat(),
-            "dagster/asset_partition_range_end": step.days[1].isoformat(),
-        }
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    result = job.execute_in_process(instance=instance, raise_on_error=False, tags=tags, run_config=quiet)
-    if result.success:
-        return ""
-    failures = [e.step_failure_data for e in result.all_events if e.is_step_failure]
-    told = []
-    for failure in failures:
-        if failure.user_failure_data and failure.user_failure_data.description:
-            told.append(failure.user_failure_data.description)
-        elif failure.error:
-            cause = failure.error
-            while cause.cause:
-                cause = cause.cause
-            told.append(cause.message.strip())
-    return "\n".join(told) or "the run failed; the Dagster UI shows where"
 
 
 def main() -> int:

@@ -45,10 +45,19 @@ def site_executor(context: dg.InitExecutorContext) -> Any:
     return _made_by(dg.in_process_executor, context, {})
 
 
+def runs_on_one_machine(instance: dg.DagsterInstance) -> bool:
+    """Whether steps are carried out in their run's process, so that one process may as well do several runs, one after the other."""
+    chosen = os.environ.get(EXECUTOR_VARIABLE)
+    return chosen == "in_process" if chosen else not _on_kubernetes(instance)
+
+
+def _on_kubernetes(instance: dg.DagsterInstance) -> bool:
+    return type(instance.run_launcher).__module__.startswith("dagster_k8s")
+
+
 def _by_launcher(context: dg.InitExecutorContext) -> str:
-    on_kubernetes = type(context.instance.run_launcher).__module__.startswith("dagster_k8s")
     heavy = any(node.tags.get(OWN_POD_TAG) for node in context.job.get_definition().nodes)
-    return "kubernetes" if on_kubernetes and heavy else "in_process"
+    return "kubernetes" if _on_kubernetes(context.instance) and heavy else "in_process"
 
 
 def _made_by(executor: dg.ExecutorDefinition, context: dg.InitExecutorContext, config: dict[str, Any]) -> Any:

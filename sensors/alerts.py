@@ -1,15 +1,19 @@
 """The sensor that tells people what is wrong: failed runs from Dagster, everything else from the tables (`lakehouse.flow.watch`)."""
 
+import json
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from assets.freshness import evaluations
 from assets.skin import key_of
+from jobs.up_to_date import TOLD_TAG
+from jobs.work import WORK_TAG
 from lakehouse.alerting.alert import Alert
 from lakehouse.contracts.quality import Alerts
 from lakehouse.flow.watch import look
+from lakehouse.flow.workspace import Workspace
 from resources import WorkspaceResource
-from sensors.refresh import WORK_TAG
 
 EVERY_SECONDS = 60
 RUNS_LOOKED_AT = 200
@@ -27,18 +31,31 @@ def alert_sensor() -> dg.SensorDefinition:
         "could not meet all; each once, and again when it is over. The ledger is quality/alerts.",
     )
     def tell(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
-        found = look(workspace.open(), failed_runs(context.instance))
+        at_work = workspace.open()
+        found = look(at_work, failed_runs(context.instance))
         for trouble in found.troubles:
             context.log.error(trouble)
         sent = "; ".join(f"{m.occasion} {m.alert.key} by {m.channel}" for m in found.sent)
-        events = []
+        events: list[dg.AssetMaterialization] = []
         if found.commit:
             metadata = {"rows": found.commit.rows, "open": len(found.open), "delta_version": found.commit.version}
             events.append(dg.AssetMaterialization(key_of(Alerts.name), metadata=metadata))
         reason = f"{len(found.open)} open. " + (f"Sent: {sent}." if sent else "Nothing to send.")
-        return dg.SensorResult(skip_reason=reason, asset_events=events)
+        cursor, checks = _fresh(at_work, context.cursor)
+        return dg.SensorResult(skip_reason=reason, asset_events=[*events, *checks], cursor=cursor)
 
     return tell
+
+
+def _fresh(workspace: Workspace, cursor: str | None) -> tuple[str, list[dg.AssetCheckEvaluation]]:
+    """The freshness checks that say something new, all of them once an hour; and the cursor that remembers it."""
+    now = datetime.now(UTC)
+    hour, said = json.loads(cursor) if cursor else ("", {})
+    this_hour = f"{now:%Y-%m-%dT%H}"
+    checks = evaluations(workspace, now)
+    saying = {check.asset_key.to_user_string(): str(check.description) for check in checks}
+    news = [c for c in checks if hour != this_hour or said.get(c.asset_key.to_user_string()) != c.description]
+    return json.dumps([this_hour, saying]), news
 
 
 def failed_runs(instance: dg.DagsterInstance) -> list[Alert]:
@@ -56,7 +73,7 @@ def failed_runs(instance: dg.DagsterInstance) -> list[Alert]:
             datetime.fromtimestamp(record.end_time or record.update_timestamp.timestamp(), UTC),
         )
         for work, record in newest.items()
-        if record.dagster_run.status is dg.DagsterRunStatus.FAILURE
+        if record.dagster_run.status is dg.DagsterRunStatus.FAILURE and TOLD_TAG not in record.dagster_run.tags
     ]
 
 

@@ -1,38 +1,45 @@
-"""The sensor that keeps the site up to date: what arrived is read, and whatever rests on it follows, layer by layer.
+"""The sensor that keeps the site up to date: what arrived is read, and whatever rests on it follows.
 
 It takes the steps of `lakehouse.flow.staleness`, as `gridlake refresh` does, so it also finishes what a killed run left undone.
+On one machine it asks for one run that does them all (`jobs.up_to_date`); on Kubernetes for the runs of one stage after the other.
 """
 
 import json
 import time
+import warnings
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from assets.skin import key_of
+from jobs.up_to_date import JOB, up_to_date
+from jobs.work import ATTEMPT_TAG, PRIORITY_TAG, REASON_TAG, TODAY, WORK_TAG, attempt_of, failed_lately, held_back, tags_of
 from lakehouse.errors import GridlakeError
-from lakehouse.flow.staleness import Step, next_steps, pulse, token_of
+from lakehouse.flow.staleness import Step, is_being_written, next_steps, pulse, settles_in
 from lakehouse.flow.workspace import Workspace
 from lakehouse.site import Site
 from lakehouse.storage.lake import days_between
 from resources import WorkspaceResource
+from resources.executor import runs_on_one_machine
+from resources.runs import end_lost_runs
 
 EVERY_SECONDS = 5
-SETTLED_AFTER_SECONDS = 2.0
-TRY_AGAIN_AFTER_SECONDS = 1800
+ONE_STEP = "one_step"
 STEP_TAG = "gridlake/step"
-WORK_TAG = "gridlake/work"
-"""What a run is for, whoever asked for it; `STEP_TAG` is set by the sensor only, which waits for runs that have it."""
+"""Set by the sensor only, which waits for runs that have it; `jobs.work.WORK_TAG` is set by whoever asks."""
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 
 def refresh_sensor(site: Site) -> dg.SensorDefinition:
     """The sensor of a site, running from the start."""
+
     groups = dg.AssetSelection.groups("raw", "cleaned", "features", "models", "forecasts", "dispatch", "quality")
+    # Dagster itself gives the parameter that it warns of, when a sensor has several jobs.
+    warnings.filterwarnings("ignore", message="Parameter `owners`", category=dg.BetaWarning)
+    one_step = dg.define_asset_job(ONE_STEP, selection=groups, description="One step of what is stale, as the sensor asks for it.")
 
     @dg.sensor(
         name="refresh_what_is_stale",
-        asset_selection=groups,
+        jobs=[up_to_date, one_step],
         minimum_interval_seconds=EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for runs of what arrivals in landing made stale: first raw, then what rests on it.",
@@ -43,57 +50,70 @@ def refresh_sensor(site: Site) -> dg.SensorDefinition:
         beat = pulse(at_work)
         if beat == seen.get("pulse"):
             return dg.SkipReason("Nothing arrived and nothing changed.")
-        try:
-            steps = [s for s in next_steps(at_work) if not _is_being_written(at_work, s)]
-        except GridlakeError as error:
-            return dg.SkipReason(str(error))
-        held = _held_back(context, steps)
-        steps = [s for s in steps if s not in held]
-        running = {run.tags.get(STEP_TAG) for run in context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
-        waiting = [s for s in steps if str(s) in running]
-        asked = [_request(at_work, s) for s in steps if str(s) not in running]
-        # With nothing to do the next ticks are cheap; otherwise the lake will change when the runs end.
-        cursor = json.dumps({"pulse": beat if not steps else ""})
-        if not asked:
-            idle = f"Waiting for {len(waiting)} runs." if waiting else "; ".join(held.values()) or "All is up to date."
-            return dg.SensorResult(skip_reason=idle, cursor=cursor)
-        return dg.SensorResult(run_requests=asked, cursor=cursor, asset_events=_arrivals(at_work, steps))
+        for run_id in end_lost_runs(context.instance):
+            context.log.warning(f"The process of run {run_id} is gone; the run is marked as failed.")
+        return _asked(context, at_work, beat)
 
     return refresh
 
 
+def _asked(context: dg.SensorEvaluationContext, workspace: Workspace, beat: str) -> dg.SensorResult | dg.SkipReason:
+    one_run = runs_on_one_machine(context.instance)
+    running = {run.tags.get(STEP_TAG) for run in context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
+    if one_run and JOB in running:
+        return dg.SkipReason("Waiting for the run that is at it; it takes up what arrives meanwhile.")
+    held: dict[Step, str] = {}
+    failed: list[Step] = []
+
+    def passed_over(step: Step) -> bool:
+        if is_being_written(workspace, step):
+            return True
+        if failed_lately(workspace, context.instance, step):
+            failed.append(step)
+            return True
+        held.update(held_back(context.repository_def, context.instance, [step]))
+        return step in held
+
+    try:
+        _let_settle(workspace)
+        steps = next_steps(workspace, without=passed_over)
+    except (GridlakeError, OSError) as error:
+        return dg.SkipReason(str(error))
+    waiting = [s for s in steps if str(s) in running]
+    steps = [s for s in steps if str(s) not in running]
+    # With nothing to do the next ticks are cheap; otherwise the lake will change when the runs end.
+    cursor = json.dumps({"pulse": beat if not (steps or waiting or failed) else ""})
+    if not steps:
+        told = [f"Waiting for {len(waiting)} runs."] if waiting else []
+        told += [f"{step} failed and is tried again within half an hour." for step in failed]
+        return dg.SensorResult(skip_reason="; ".join([*told, *held.values()]) or "All is up to date.", cursor=cursor)
+    asked = [_all_in_one(workspace, steps)] if one_run else [_request(workspace, step) for step in steps]
+    return dg.SensorResult(run_requests=asked, cursor=cursor, asset_events=_arrivals(workspace, steps))
+
+
+def _let_settle(workspace: Workspace) -> None:
+    """Waits for files that came just now, a second or two at most, instead of leaving them to the next tick."""
+    arriving = [settles_in(workspace, step) for step in next_steps(workspace, until="raw")]
+    if arriving and min(arriving) > 0:
+        time.sleep(max(arriving))
+
+
+def _all_in_one(workspace: Workspace, steps: list[Step]) -> dg.RunRequest:
+    attempt = attempt_of(workspace, steps)
+    tags = {
+        STEP_TAG: JOB,
+        WORK_TAG: JOB,
+        REASON_TAG: "; ".join(f"{step}: {step.reason}" for step in steps),
+        PRIORITY_TAG: str(TODAY),
+    }
+    return dg.RunRequest(run_key=f"{JOB}-{attempt}", job_name=JOB, tags=tags)
+
+
 def _request(workspace: Workspace, step: Step) -> dg.RunRequest:
-    tags = {STEP_TAG: str(step), WORK_TAG: str(step), "gridlake/reason": step.reason}
-    if step.days:
-        tags |= {
-            "dagster/asset_partition_range_start": step.days[0].isoformat(),
-            "dagster/asset_partition_range_end": step.days[1].isoformat(),
-        }
     # The same step on the same inputs is asked for once; should it fail, once more every half hour.
-    run_key = f"{token_of(workspace, step)}-{int(time.time() // TRY_AGAIN_AFTER_SECONDS)}"
-    return dg.RunRequest(run_key=run_key, asset_selection=[dg.AssetKey(t.split("/")) for t in step.tables], tags=tags)
-
-
-def _held_back(context: dg.SensorEvaluationContext, steps: list[Step]) -> dict[Step, str]:
-    """Steps that rest on a table whose blocking check failed last, with the reason: they wait until it passes."""
-    graph = context.repository_def.asset_graph if context.repository_def else None
-    if graph is None or not steps:
-        return {}
-    resting = {s: set().union(*(graph.get_ancestor_asset_keys(key_of(t)) for t in s.tables)) - {key_of(t) for t in s.tables} for s in steps}
-    blocking = [
-        check
-        for key in set().union(*resting.values())
-        for check in graph.get_check_keys_for_assets({key})
-        if graph.get_check_spec(check).blocking
-    ]
-    latest = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(blocking)
-    failed = {check for check, record in latest.items() if record.status is AssetCheckExecutionRecordStatus.FAILED}
-    held = {}
-    for step, keys in resting.items():
-        for check in sorted(failed, key=str):
-            if check.asset_key in keys:
-                held[step] = f"{step} waits: the check {check.name} of {check.asset_key.to_user_string()} failed"
-    return held
+    tags = tags_of(workspace, step)
+    selection = [dg.AssetKey(table.split("/")) for table in step.tables]
+    return dg.RunRequest(run_key=tags[ATTEMPT_TAG], job_name=ONE_STEP, asset_selection=selection, tags=tags | {STEP_TAG: str(step)})
 
 
 def _arrivals(workspace: Workspace, steps: list[Step]) -> list[dg.AssetObservation]:
@@ -109,11 +129,3 @@ def _arrivals(workspace: Workspace, steps: list[Step]) -> list[dg.AssetObservati
                 metadata = {"files": len(files), "bytes": sum(a.stamp()[0] for a in files)}
                 found.append(dg.AssetObservation(key_of(f"landing/{feed}"), partition=day.isoformat(), metadata=metadata))
     return found
-
-
-def _is_being_written(workspace: Workspace, step: Step) -> bool:
-    if step.layer != "raw" or not step.days:
-        return False
-    feed = step.tables[0].split("/", 1)[1]
-    newest = max((a.stamp()[1].timestamp() for d in (step.days[0], step.days[1]) for a in workspace.landing.arrivals(feed, d)), default=0.0)
-    return time.time() - newest < SETTLED_AFTER_SECONDS

@@ -135,9 +135,7 @@ def stale_deliveries(workspace: Workspace, feed: str) -> list[date]:
 
     A file whose size and time of change are as the ledger says is taken as unchanged; otherwise its bytes decide.
     """
-    ledger: dict[date, dict[str, dict[str, Any]]] = {}
-    for row in workspace.table("quality/deliveries").read(f"feed = '{feed}'").to_pylist():
-        ledger.setdefault(row["delivery_date"], {})[row["file"]] = row
+    ledger = _ledger(workspace).get(feed, {})
     stale = []
     first, last = workspace.site.first_day, workspace.site.today()
     for day in sorted({*workspace.landing.deliveries(feed), *ledger}):
@@ -147,6 +145,18 @@ def stale_deliveries(workspace: Workspace, feed: str) -> list[date]:
         if {a.name for a in present} != set(known) or any(_differs(a, known[a.name]) for a in present):
             stale.append(day)
     return stale
+
+
+def _ledger(workspace: Workspace) -> dict[str, dict[date, dict[str, dict[str, Any]]]]:
+    """What raw was made of, by feed, delivery date and file: read once for all feeds, and again when it changed."""
+    table = workspace.table("quality/deliveries")
+    version = table.version()
+    if workspace.remembered.get("deliveries", (None,))[0] != version:
+        ledger: dict[str, dict[date, dict[str, dict[str, Any]]]] = {}
+        for row in table.read().select(["feed", "delivery_date", "file", "sha256", "bytes", "modified_at"]).to_pylist():
+            ledger.setdefault(row["feed"], {}).setdefault(row["delivery_date"], {})[row["file"]] = row
+        workspace.remembered["deliveries"] = (version, ledger)
+    return workspace.remembered["deliveries"][1]
 
 
 def _differs(arrival: Arrival, known: dict[str, Any]) -> bool:

@@ -26,6 +26,9 @@ PLANNED_DAYS = 7
 CLOSELY_SEEN_DELIVERIES = 14
 """So many of a feed's newest deliveries are looked at file by file at every look of the sensor."""
 
+SETTLED_AFTER_SECONDS = 2.0
+"""A file that changed within so many seconds may still be written."""
+
 Written = Mapping[date, datetime]
 
 
@@ -276,6 +279,21 @@ _STAGES: tuple[tuple[str, Callable[..., list[Step]]], ...] = (
     ("models", _retraining),
     ("dispatch", _regret),
 )
+
+
+def is_being_written(workspace: Workspace, step: Step) -> bool:
+    """Whether a step reads a delivery with a file that changed just now: its writer may not be done."""
+    return settles_in(workspace, step) > 0
+
+
+def settles_in(workspace: Workspace, step: Step) -> float:
+    """Seconds until the newest file that a step reads has been as it is for long enough; 0 if it has."""
+    if step.layer != "raw" or not step.days:
+        return 0.0
+    feed = step.tables[0].split("/", 1)[1]
+    newest = max((a.stamp()[1] for day in days_between(*step.days) for a in workspace.landing.arrivals(feed, day)), default=None)
+    age = (datetime.now(UTC) - newest).total_seconds() if newest else SETTLED_AFTER_SECONDS
+    return SETTLED_AFTER_SECONDS - max(age, 0.0) if abs(age) < SETTLED_AFTER_SECONDS else 0.0
 
 
 # -- small change

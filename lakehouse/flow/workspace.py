@@ -34,11 +34,13 @@ class Workspace:
         site: the site as its file describes it.
         run_id: goes into every commit.
         storage_options: credentials and endpoint for a lake on an object store.
+        remembered: what was read of the lake, with the version that it is of, so that it is not read twice.
     """
 
     site: Site
     run_id: str = ""
     storage_options: dict[str, str] = field(default_factory=dict)
+    remembered: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, home: Path | str | None = None) -> Workspace:

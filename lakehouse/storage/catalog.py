@@ -40,8 +40,10 @@ def publish_catalog(lake: Lake, contracts: Iterable[type[Table]], path: Path) ->
                 engine.execute(f"ATTACH {_text(str(aside))} AS catalog (STORAGE_VERSION '{READABLE_SINCE}')")
                 engine.execute("USE catalog")
                 engine.execute("SET TimeZone = 'UTC'")
+                engine.execute("BEGIN")  # one commit for all: thousands of comments would each be one
                 for contract in contracts:
                     _publish(engine, lake, contract)
+                engine.execute("COMMIT")
                 engine.execute("USE memory")
                 engine.execute("DETACH catalog")
             aside.replace(path)

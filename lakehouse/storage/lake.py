@@ -6,6 +6,7 @@ committed. A partition is replaced atomically; the loser of a race for the same 
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,9 @@ BATCH_ROWS = 131_072
 
 STATISTICS_OF_ALL_COLUMNS = {"delta.dataSkippingNumIndexedCols": "-1"}
 """Delta keeps statistics of 32 columns unless told otherwise; readers tell by them which files lack a column."""
+
+Moment: TypeAlias = tuple[int, int]
+"""A table's newest version and, on a local disk, when its log entry was written: a table made anew begins with old numbers."""
 
 Rows: TypeAlias = pa.Table | Callable[[], Iterable[pa.RecordBatch]]
 
@@ -80,6 +84,7 @@ class Lake:
             )
         self.root = str(root).rstrip("/") if "://" in str(root) else str(Path(root).absolute())
         self.storage_options = storage_options
+        self.snapshots: dict[str, tuple[Moment, Snapshot]] = {}
 
     def table(self, contract: type[Table]) -> LakeTable:
         """The table of a contract, whether it exists yet or not."""
@@ -134,7 +139,20 @@ class LakeTable:
 
     def version(self) -> int:
         """The newest version; -1 before the first commit."""
-        return self.delta().version() if self.exists() else -1
+        return self._newest()[0]
+
+    def _newest(self) -> Moment:
+        if self.lake.is_local:  # the log's folder tells without opening the table
+            try:
+                entries = [
+                    (int(e.name[:-5]), e) for e in os.scandir(f"{self.uri}/_delta_log") if e.name.endswith(".json") and e.name[0].isdigit()
+                ]
+                if entries:
+                    version, entry = max(entries, key=lambda one: one[0])
+                    return version, entry.stat().st_mtime_ns
+            except (OSError, ValueError):
+                pass
+        return (self.delta().version(), 0) if self.exists() else (-1, 0)
 
     def files(self, version: int | None = None) -> list[DataFile]:
         """The files of a snapshot; empty before the first commit."""
@@ -142,8 +160,17 @@ class LakeTable:
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The files of the newest or an older version, and the columns that it has; nothing before the first commit."""
-        if version is None and not self.exists():
+        if version is not None:
+            return self._snapshot(version)
+        newest = self._newest()
+        if newest[0] < 0:
             return Snapshot([], frozenset())
+        known = self.lake.snapshots.get(self.uri)
+        if known is None or known[0] != newest:
+            known = self.lake.snapshots[self.uri] = (newest, self._snapshot(newest[0]))
+        return known[1]
+
+    def _snapshot(self, version: int) -> Snapshot:
         delta = self.delta(version)
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
         files = [

@@ -8,10 +8,12 @@ import pytest
 
 from assets.skin import key_of
 from definitions import build_definitions
+from jobs.up_to_date import JOB
+from jobs.work import PRIORITY_TAG, REASON_TAG, WORK_TAG
 from lakehouse.flow.watch import read_ledger
 from resources import WorkspaceResource
 from sensors.alerts import alert_sensor, failed_runs
-from sensors.refresh import STEP_TAG, WORK_TAG, refresh_sensor
+from sensors.refresh import STEP_TAG, refresh_sensor
 from tests.flow.builders import clean_up_to_date, day, land, reading_lines, village
 
 
@@ -28,6 +30,12 @@ def instance(tmp_path):
 
 def land_readings(site, number):
     path = land(site, "readings", day(number + 1), f"r{number}.csv", reading_lines(day(number)))
+    settle(path)
+    return path
+
+
+def settle(path):
+    """As if the file had been there for a minute."""
     settled = time.time() - 60
     os.utime(path, (settled, settled))
 
@@ -42,24 +50,51 @@ def evaluate(sensor, site, instance, cursor=None):
     return sensor.evaluate_tick(context)
 
 
+@pytest.fixture
+def layered(monkeypatch):
+    """As on Kubernetes, where every step's run is asked for by itself."""
+    monkeypatch.setenv("GRIDLAKE_EXECUTOR", "multiprocess")
+
+
 def test_an_arrival_is_asked_for_once_and_told_as_an_observation(site, instance):
+    land_readings(site, 18)
+    tick = evaluate(refresh_sensor(site.site), site, instance)
+    [request] = tick.run_requests
+    assert request.job_name == JOB and request.tags[PRIORITY_TAG] == "20"
+    assert "raw/readings 2026-03-19: files arrived or changed" in request.tags[REASON_TAG]
+    again = evaluate(refresh_sensor(site.site), site, instance, tick.cursor)
+    assert [r.run_key for r in again.run_requests] == [request.run_key]  # the same key: the daemon launches it once
+    [seen] = [e for e in tick.asset_events if isinstance(e, dg.AssetObservation)]
+    assert seen.asset_key == key_of("landing/readings") and seen.partition == "2026-03-19" and seen.metadata["files"].value == 1
+
+
+def test_a_corrected_file_is_asked_for_again_and_the_same_bytes_are_not(site, instance):
+    path = land_readings(site, 18)
+    first = evaluate(refresh_sensor(site.site), site, instance).run_requests[0].run_key
+    assert evaluate(refresh_sensor(site.site), site, instance).run_requests[0].run_key == first
+    path.write_text(path.read_text().replace("0.5", "0.6") + "\n")
+    settle(path)
+    assert evaluate(refresh_sensor(site.site), site, instance).run_requests[0].run_key != first
+
+
+def test_where_each_run_is_a_pod_the_steps_are_asked_for_stage_by_stage(site, instance, layered):
     land_readings(site, 18)
     tick = evaluate(refresh_sensor(site.site), site, instance)
     [request] = [r for r in tick.run_requests if r.asset_selection == [key_of("raw/readings")]]
     assert request.tags["dagster/asset_partition_range_start"] == "2026-03-19"
     assert request.tags[WORK_TAG] == request.tags[STEP_TAG] == "raw/readings 2026-03-19"
-    again = evaluate(refresh_sensor(site.site), site, instance, tick.cursor)
-    assert request.run_key in [r.run_key for r in again.run_requests]  # the same key: the daemon launches it once
-    [seen] = [e for e in tick.asset_events if isinstance(e, dg.AssetObservation)]
-    assert seen.asset_key == key_of("landing/readings") and seen.partition == "2026-03-19" and seen.metadata["files"].value == 1
 
 
-def test_a_file_that_is_still_being_written_is_waited_for(site, instance):
+def test_a_file_that_is_still_being_written_is_waited_for_within_the_tick(site, instance, monkeypatch):
+    waited = []
+    monkeypatch.setattr("sensors.refresh.time.sleep", lambda seconds: waited.append(seconds))
     land(site, "readings", day(19), "r18.csv", reading_lines(day(18)))
-    assert not [r for r in evaluate(refresh_sensor(site.site), site, instance).run_requests if "raw" in str(r.asset_selection)]
+    told = evaluate(refresh_sensor(site.site), site, instance)
+    assert len(waited) == 1 and 0 < waited[0] <= 2.0
+    assert not [r for r in told.run_requests if "raw" in r.tags[REASON_TAG]]  # the sleep was none: it is still too young
 
 
-def test_nothing_new_costs_a_look_only(site, instance):
+def test_nothing_new_costs_a_look_only(site, instance, layered):
     land_readings(site, 18)
     land_readings(site, 19)
     clean_up_to_date(site)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import duckdb
 
+from lakehouse.metering.registers import settled
 from lakehouse.metering.registry import meters_from
 from lakehouse.metering.rules import VeeRules
 from lakehouse.metering.vee import Vee, validate_estimate_edit
@@ -41,6 +42,7 @@ RULES_OF = {
     "decimal_comma": ("unreadable_line",),
     "wrong_time_zone": ("shifted_clock",),
     "shifted_hour": ("shifted_clock",),
+    "shifted_file": ("shifted_clock",),
     "swapped_day_month": ("swapped_day_month",),
 }
 MISSING = ("missing_short", "missing_hours", "missing_days", "truncated_file", "empty_file", "not_csv")
@@ -48,15 +50,19 @@ MISSING = ("missing_short", "missing_hours", "missing_days", "truncated_file", "
 
 def land(folder: Path, connection: duckdb.DuckDBPyConnection, time_zone: str) -> None:
     """Reads the landed meter files to the tables `delivered` and `registry`."""
-    for feed, name, table in (("meter_readings", "canonical_readings", "delivered"), ("meters", "canonical_meters", "registry")):
-        made = False
+    made: set[str] = set()
+    for feed, name, table in (
+        ("meter_readings", "canonical_readings", "delivered"),
+        ("register_reads", "canonical_readings", "delivered"),
+        ("meters", "canonical_meters", "registry"),
+    ):
         for path in sorted((folder / feed).glob("*/*")):
             file = LandedFile(path, path.name, date.fromisoformat(path.parent.name), feed)
             for rows in read_file(file, name, ReadOptions(time_zone=time_zone)):
                 connection.register("batch", rows)
-                verb = f"INSERT INTO {table} BY NAME" if made else f"CREATE TABLE {table} AS"
+                verb = f"INSERT INTO {table} BY NAME" if table in made else f"CREATE TABLE {table} AS"
                 connection.execute(f"{verb} SELECT *, '{feed}' AS feed FROM batch")
-                made = True
+                made.add(table)
 
 
 def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: date) -> list[tuple]:
@@ -121,7 +127,39 @@ def score(connection: duckdb.DuckDBPyConnection, vee: Vee, truth: Path, since: d
     return table
 
 
-GAP_HOURS = (0, 1, 3, 6, 12, 24, 48, 120)
+def score_registers(connection: duckdb.DuckDBPyConnection, since: date) -> list[tuple]:
+    """The same for register differences: a span with a wrong factor in it should differ; one that differs should hold a fault.
+
+    Spans in which intervals are missing, or whose difference estimates have taken, have no such verdict and do not count.
+    """
+    rows, _ = settled(connection, "differences", "trusted", "edits", VeeRules())
+    rows.to_table("judged")
+    table = []
+    for title, condition in (("a day", "<= 2"), ("a month", "> 2")):
+        table.append(
+            connection.execute(
+                f"""
+                WITH spans AS (
+                    SELECT j.*, EXISTS (SELECT 1 FROM faults f WHERE f.kind = 'wrong_factor' AND f.meter_id = j.meter_id
+                               AND f.register = j.register AND f.interval_start >= j.interval_start AND f.interval_start < j.interval_end)
+                               AS is_wrong,
+                           EXISTS (SELECT 1 FROM faults f WHERE f.meter_id = j.meter_id AND f.register = j.register
+                               AND f.interval_start >= j.interval_start AND f.interval_start < j.interval_end) AS is_faulty
+                    FROM judged j WHERE verdict IN ('agrees', 'differs') AND CAST(interval_end AS DATE) > DATE '{since}'
+                      AND date_diff('day', interval_start, interval_end) {condition}
+                )
+                SELECT 'wrong_factor, read every {title[2:]}', 'register_difference', count(*) FILTER (WHERE is_wrong),
+                       count(*) FILTER (WHERE is_wrong AND verdict = 'differs') / count(*) FILTER (WHERE is_wrong),
+                       count(*) FILTER (WHERE verdict = 'differs'),
+                       count(*) FILTER (WHERE is_faulty AND verdict = 'differs') / count(*) FILTER (WHERE verdict = 'differs')
+                FROM spans
+                """
+            ).fetchall()[0]
+        )
+    return table
+
+
+GAP_HOURS = (0, 1, 2, 3, 6, 12, 24, 48, 120)
 
 
 def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, seed: int) -> None:
@@ -144,21 +182,24 @@ def punch_gaps(connection: duckdb.DuckDBPyConnection, since: date, until: date, 
                d.interval_start - INTERVAL 7 DAY AS week_before, g.opens - to_minutes(d.interval_minutes) AS before,
                g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes)) AS closes
         FROM delivered d JOIN gaps g USING (meter_id)
-        WHERE d.interval_start >= g.opens AND d.interval_start < g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes))
+        WHERE d.interval_minutes <= 60 AND d.interval_start >= g.opens
+          AND d.interval_start < g.opens + to_minutes(greatest(60 * g.hours, d.interval_minutes))
         """
     )
     connection.execute(
-        "CREATE OR REPLACE VIEW punctured AS SELECT d.* FROM delivered d ANTI JOIN punched p USING (meter_id, register, interval_start)"
+        "CREATE OR REPLACE VIEW punctured AS SELECT d.* FROM delivered d ANTI JOIN punched p USING (meter_id, register, interval_start,"
+        " interval_minutes)"
     )
 
 
 def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
-    """Rows of (hours, meter class, readings, WAPE of estimate, line, last week's value, bias of the estimate) from `filled`."""
+    """Rows of (hours, meter class, readings, WAPE of estimate, line, last week's value, bias of the estimate, then of those
+    that a register difference scaled: readings, WAPE before and after) from `filled`."""
     connection.execute(
         """
         CREATE OR REPLACE TABLE near AS
         SELECT meter_id, register, interval_start, energy_kwh FROM delivered d
-        WHERE (meter_id, register, interval_start) IN (
+        WHERE interval_minutes <= 60 AND (meter_id, register, interval_start) IN (
             SELECT (meter_id, register, week_before) FROM punched UNION SELECT (meter_id, register, before) FROM punched
             UNION SELECT (meter_id, register, closes) FROM punched)
         """
@@ -166,18 +207,23 @@ def gap_errors(connection: duckdb.DuckDBPyConnection) -> list[tuple]:
     return connection.execute(
         """
         WITH compared AS (
-            SELECT p.hours, m.meter_class, p.true_kwh, f.energy_kwh AS estimated_kwh, w.energy_kwh AS week_kwh,
+            SELECT p.hours, m.meter_class, p.true_kwh, COALESCE(e.was_kwh, f.energy_kwh) AS estimated_kwh, w.energy_kwh AS week_kwh,
+                   CASE WHEN e.was_kwh IS NOT NULL THEN f.energy_kwh END AS shared_kwh,
                    l.energy_kwh + (r.energy_kwh - l.energy_kwh) * (epoch(p.interval_start) - epoch(p.opens) + 60 * p.interval_minutes)
                    / (epoch(p.closes) - epoch(p.opens) + 60 * p.interval_minutes) AS line_kwh
             FROM punched p JOIN meters m USING (meter_id)
             JOIN filled f USING (meter_id, register, interval_start)
+            LEFT JOIN (FROM edits WHERE rule = 'register_difference') e USING (meter_id, register, interval_start)
             JOIN near w ON w.meter_id = p.meter_id AND w.register = p.register AND w.interval_start = p.week_before
             JOIN near l ON l.meter_id = p.meter_id AND l.register = p.register AND l.interval_start = p.before
             JOIN near r ON r.meter_id = p.meter_id AND r.register = p.register AND r.interval_start = p.closes
         )
         SELECT hours, COALESCE(meter_class, 'all') AS meter_class, count(*), sum(abs(estimated_kwh - true_kwh)) / sum(true_kwh),
                sum(abs(line_kwh - true_kwh)) / sum(true_kwh), sum(abs(week_kwh - true_kwh)) / sum(true_kwh),
-                   sum(estimated_kwh) / sum(true_kwh) - 1
+                   sum(estimated_kwh) / sum(true_kwh) - 1, count(shared_kwh),
+               sum(abs(estimated_kwh - true_kwh)) FILTER (WHERE shared_kwh IS NOT NULL)
+                   / sum(true_kwh) FILTER (WHERE shared_kwh IS NOT NULL),
+               sum(abs(shared_kwh - true_kwh)) / sum(true_kwh) FILTER (WHERE shared_kwh IS NOT NULL)
         FROM compared GROUP BY GROUPING SETS ((hours), (hours, meter_class)) ORDER BY hours, meter_class
         """
     ).fetchall()
@@ -190,12 +236,14 @@ def report_gaps(connection: duckdb.DuckDBPyConnection, first: date, last: date, 
     days = [first + timedelta(days=n) for n in range((last - first).days + 2)]
     vee = validate_estimate_edit(connection, "punctured", days=days, meters="meters", rules=VeeRules(), time_zone="Europe/Madrid")
     vee.trusted.to_table("filled")
+    vee.edits.to_table("edits")
     vee.close()
-    print(f"\n{'gap':<10} {'class':<10} {'readings':>8} {'estimate':>9} {'line':>9} {'last week':>9} {'bias':>7}   (WAPE)")
-    for hours, kind, count, estimate, line, week, bias in gap_errors(connection):
+    print(f"\n{'gap':<10} {'class':<10} {'readings':>8} {'estimate':>9} {'line':>9} {'last week':>9} {'bias':>7}   (WAPE), with a register")
+    for hours, kind, count, estimate, line, week, bias, shared, before, after in gap_errors(connection):
         if by_class or kind == "all":
             name = "1 interval" if hours == 0 else f"{hours} h"
-            print(f"{name:<10} {kind:<10} {count:>8} {estimate:>9.3f} {line:>9.3f} {week:>9.3f} {bias:>+7.3f}")
+            told = f"{shared:>7} readings {before:.3f} -> {after:.3f}" if shared else ""
+            print(f"{name:<10} {kind:<10} {count:>8} {estimate:>9.3f} {line:>9.3f} {week:>9.3f} {bias:>+7.3f} {told}")
 
 
 def main() -> None:
@@ -242,7 +290,10 @@ def scores(seed: int, told: argparse.Namespace, last: date) -> list[tuple]:
             first_day=told.first_day,
         )
         vee.trusted.to_table("trusted")
-        return score(connection, vee, home / "truth", told.first_day + timedelta(days=WARM_UP_DAYS))
+        vee.edits.to_table("edits")
+        vee.differences.to_table("differences")
+        since = told.first_day + timedelta(days=WARM_UP_DAYS)
+        return [*score(connection, vee, home / "truth", since), *score_registers(connection, since)]
 
 
 def print_scores(found: dict[int, list[tuple]]) -> None:

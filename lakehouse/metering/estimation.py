@@ -177,8 +177,8 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
     gap's edges. With deviations d0 and d1 from P at the edges, n missing intervals and persistence r per interval,
     b(k) = d0 (r^k - r^(2N-k)) / (1 - r^2N) + d1 (r^(N-k) - r^(N+k)) / (1 - r^2N) with N = n + 1: the conditional mean of an
     AR(1) process between two known values (the Ornstein-Uhlenbeck bridge). For r towards 1 it is linear interpolation, for
-    long gaps it is the profile. A profile of some days is noisy from one interval to the next, so over the shortest gaps the
-    straight line counts too, with the weight 1 / (1 + (gap / line_weight_hours)^2). Without a profile short gaps are
+    long gaps it is the profile. A profile of some days is noisy from one interval to the next, so gaps up to line_weight_hours
+    are filled by the straight line alone, and from there to three times as long it counts less and less. Without a profile short gaps are
     interpolated linearly, and longer ones take their class.
     """
     if not run.count(f"SELECT count(*) FROM {run.gaps}"):
@@ -468,13 +468,15 @@ def _bend(run: Run) -> None:
         WITH based AS (
             SELECT h.*, b.base_kw, b.method, b.basis_from, b.basis_to, h.left_kw - l.base_kw AS left_d, h.right_kw - r.base_kw AS right_d,
                    least(power({rules.persistence_per_hour}, h.interval_minutes / 60.0), 0.9999) AS rho, h.n + 1 AS big_n,
-                   1 / (1 + power(h.n * h.interval_minutes / 60.0 / {rules.line_weight_hours}, 2)) AS line_weight
+                   least(greatest((3 * {rules.line_weight_hours} - h.n * h.interval_minutes / 60.0)
+                                  / greatest(2 * {rules.line_weight_hours}, 1e-9), 0), 1) AS line_weight
             FROM {run.holes} h
             LEFT JOIN {run.bases} b USING (meter_id, register, interval_start)
             LEFT JOIN {run.bases} l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start = h.left_start
             LEFT JOIN {run.bases} r ON r.meter_id = h.meter_id AND r.register = h.register AND r.interval_start = h.right_start
         ), bent AS (
-            SELECT *,
+            SELECT * EXCLUDE (method), line_weight >= 1 AND left_d IS NOT NULL AND right_d IS NOT NULL AS is_line,
+                CASE WHEN NOT is_line THEN method END AS method,
                 CASE
                     WHEN base_kw IS NOT NULL AND left_d IS NOT NULL AND right_d IS NOT NULL THEN (1 - line_weight) * (base_kw
                         + left_d * (power(rho, k) - power(rho, 2 * big_n - k)) / (1 - power(rho, 2 * big_n))
@@ -493,7 +495,8 @@ def _bend(run: Run) -> None:
                round(CASE WHEN e.register LIKE 'net%' OR e.register LIKE '%\\_net' ESCAPE '\\' THEN e.kw ELSE greatest(e.kw,
                    0) END * e.interval_minutes / 60.0, 5) AS energy_kwh,
                'estimated' AS quality, COALESCE(f.rule, 'missing_interval') AS rule, COALESCE(e.method, 'linear_interpolation') AS method,
-               COALESCE(e.basis_from, e.left_start) AS basis_from, COALESCE(e.basis_to, e.right_start) AS basis_to,
+               CASE WHEN e.method IS NOT NULL THEN e.basis_from ELSE e.left_start END AS basis_from,
+               CASE WHEN e.method IS NOT NULL THEN e.basis_to ELSE e.right_start END AS basis_to,
                r.energy_kwh AS delivered_kwh, r.file, r.delivery_date, e.date
         FROM bent e LEFT JOIN {run.rows} r ON r.rowid = e.refused_id LEFT JOIN {run.fates} f ON f.id = e.refused_id
             AND f.fate = 'quarantined'

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
+from lakehouse.metering.clocks import SAMPLED_REGISTERS
 from lakehouse.metering.registers import is_difference_sql
 from lakehouse.metering.rules import VeeRules, is_estimate_by_sender
 
@@ -73,6 +74,10 @@ BLOCKS = pa.schema(
         ("is_whole", pa.bool_()),
     ]
 )
+SHIFTED = pa.schema([("feed", pa.string()), ("file", pa.string()), ("delivery_date", pa.date32()), ("hours", pa.int64())])
+SAMPLES = pa.schema(
+    [("feed", pa.string()), ("file", pa.string()), ("delivery_date", pa.date32()), ("meter_id", pa.string()), ("register", pa.string())]
+)
 SPANS = pa.schema(
     [
         ("feed", pa.string()),
@@ -100,7 +105,15 @@ class OutOfOrder(Exception):  # noqa: N818 - not an error: the rows have to be s
     """The rows do not come in the order of meter, register and time."""
 
 
-def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None, trust_nothing: bool = False) -> None:
+def look(
+    run: Run,
+    delivered: str,
+    *,
+    has_registry: bool,
+    first_day: date | None,
+    shifted: Callable[[pa.Table], dict[tuple[str, str, int], int]],
+    trust_nothing: bool = False,
+) -> None:
     """Looks at all delivered rows once, and makes the tables of what was found.
 
     `looks`: the sound days of registers, with their levels; `exceptional`: the other days of the run that have readings;
@@ -112,6 +125,7 @@ def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None
         delivered: name of the relation of delivered rows.
         has_registry: whether there is a registry, so that a meter can be unknown.
         first_day: the site's first day; rows of earlier ones are never sound.
+        shifted: tells the files whose clock is hours off from a sample of the registers in each.
         trust_nothing: leaves every day to the rules one by one, for comparison.
     """
     columns = """meter_id, register, feed, file, line, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
@@ -120,9 +134,10 @@ def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None
     past = _Past(run, has_registry)
     run.is_ordered = _begins_in_order(run, query)
     usual_spans: dict[tuple[str, str, int], tuple[int, int]] = {}
+    shifted_files: dict[tuple[str, str, int], int] | None = None
     while True:
         ordered = "" if run.is_ordered else " ORDER BY meter_id, register, interval_start"
-        found = _Screen(run, past, first_day, trust_nothing, usual_spans)
+        found = _Screen(run, past, first_day, trust_nothing, usual_spans, frozenset(shifted_files or ()))
         try:
             found.over(run.connection.sql(query + ordered))
         except OutOfOrder:
@@ -132,7 +147,12 @@ def look(run: Run, delivered: str, *, has_registry: bool, first_day: date | None
         if found.misjudged_spans() and not usual_spans:
             usual_spans = found.usual_spans()
             continue
+        if shifted_files is None:
+            shifted_files = shifted(found.samples())
+            if shifted_files:
+                continue
         break
+    run.take("shifted_files", _rows([(*name, hours) for name, hours in (shifted_files or {}).items()], SHIFTED))
     for step, table in found.tables().items():
         run.take(step, table, _ONCE.get(step, "*"))
     run.sender_estimates = found.sender_estimates
@@ -294,6 +314,7 @@ class _Screen:
         first_day: date | None,
         trust_nothing: bool,
         usual_spans: dict[tuple[str, str, int], tuple[int, int]],
+        shifted_files: frozenset[tuple[str, str, int]],
     ) -> None:
         self.rules: VeeRules = run.rules
         self.past, self.trust_nothing = past, trust_nothing
@@ -302,6 +323,8 @@ class _Screen:
         self.files: dict[tuple[str, str, int], int] = {}
         self.spans: Counter[tuple[int, int, int]] = Counter()
         self.known_spans = usual_spans
+        self.shifted_files = shifted_files
+        self.sampled: dict[int, list[str]] = {}
         self.judged_by: dict[int, tuple[int, int] | None] = {}
         self.standing: Counter[tuple[int, int]] = Counter()
         self.looks: list[pa.Table] = []
@@ -456,6 +479,12 @@ class _Screen:
         # A row that counts on another day than its own brings its register's account of that day with it.
         plain &= plausible & ~np.isin(register, register[elsewhere])
         plain &= ~np.isin(register, self._shifted(file_of_part, start, minutes, parts, part_n, new_register))
+        register_of_part = np.cumsum(new_register)[parts] - 1
+        if self.shifted_files:
+            moved = [n for name, n in self.files.items() if name in self.shifted_files]
+            plain &= ~np.isin(register, register_of_part[np.isin(file_of_part, moved)])
+        else:
+            self._sample(keys, register_of_part, file_of_part)
         if len(faulty_keys):
             has_fault = pc.is_in(keys, value_set=faulty_keys).to_numpy(zero_copy_only=False)
             plain &= ~has_fault[register]
@@ -545,6 +574,22 @@ class _Screen:
                 self.judged_by[file] = self.known_spans.get(list(self.files)[file]) or self._majority(file)
         usual = np.array([(self.judged_by[f] or (-1, -1))[0] for f in of_file.tolist()], np.int64)
         return np.unique(of_register[(opens != usual) & (usual >= 0)])
+
+    def _sample(self, keys: pa.Array, registers: np.ndarray, files: np.ndarray) -> None:
+        """Keeps the first registers of each file, by name."""
+        lowest = pc.min(keys).as_py()
+        for file in np.unique(files).tolist():
+            known = self.sampled.setdefault(file, [])
+            if len(known) >= SAMPLED_REGISTERS and known[-1] <= lowest:
+                continue
+            mine = keys.take(pa.array(np.unique(registers[files == file])))
+            first = mine.take(pc.select_k_unstable(mine, k=SAMPLED_REGISTERS, sort_keys=[("", "ascending")])).to_pylist()
+            self.sampled[file] = sorted({*known, *first})[:SAMPLED_REGISTERS]
+
+    def samples(self) -> pa.Table:
+        """Some registers of each file."""
+        names = list(self.files)
+        return _rows([(*names[file], *key.split("\x1f", 1)) for file, keys in self.sampled.items() for key in keys], SAMPLES)
 
     def _majority(self, file: int) -> tuple[int, int] | None:
         """The span that most registers of a file have, None where there is no majority for one."""

@@ -15,7 +15,7 @@ from datetime import date, timedelta
 import duckdb
 import pyarrow as pa
 
-from lakehouse.metering import estimation, registers, screen
+from lakehouse.metering import clocks, estimation, registers, screen
 from lakehouse.metering.rules import VeeRules, quality_rank_sql, row_rules
 
 CONTEXT_DAYS = 1
@@ -185,7 +185,13 @@ def validate_estimate_edit(
     beside = {d + timedelta(days=n) for d in run.days for n in (-1, 0, 1)}
     in_days = f"({dates_sql('d.date', beside)} OR {dates_sql('d.delivery_date', run.days)} AND {dates_sql(day, run.days)})"
     _past_levels(run, history, reports)
-    screen.look(run, delivered, has_registry=has_registry, first_day=first_day, trust_nothing=trust_nothing)
+    off = list(holidays)
+
+    def shifted_files(samples: pa.Table) -> dict[clocks.FileKey, int]:
+        run.take("clock_samples", samples)
+        return clocks.shifted_files(run, delivered, _IS_READING, history, off)
+
+    screen.look(run, delivered, has_registry=has_registry, first_day=first_day, shifted=shifted_files, trust_nothing=trust_nothing)
     estimation.heard(run, history, reports)
     _take_rows(run, delivered, in_days, day)
     _shifts(run)
@@ -207,7 +213,7 @@ def validate_estimate_edit(
     _believed(run)
     estimation.expected_intervals(run, today)
     sound = sound_readings_sql(run, delivered)
-    estimation.estimate(run, history, holidays, sound)
+    estimation.estimate(run, history, off, sound)
     registers.share(run, sound, around, edits_around)
     return Vee(
         _trusted(run, delivered),
@@ -305,6 +311,17 @@ def _shifts(run: Run) -> None:
           AND (b.opens - u.opens = b.closes - u.closes OR {local_opens} = u.opens AND {local_closes} = u.closes)
         """,
     )
+    # A whole file that is off: local time stamped as UTC where the shift is the local clock's offset.
+    offset = f"epoch(CAST(b.opens AS TIMESTAMP)) - epoch(CAST({local_opens} AS TIMESTAMP))"
+    run.execute(
+        f"""
+        INSERT INTO {run.shifts}
+        SELECT b.feed, b.file, b.delivery_date, b.meter_id, b.register, to_hours(f.hours) AS shift, {offset} = f.hours * 3600 AS is_local
+        FROM {run.blocks} b JOIN {run.shifted_files} f USING (feed, file, delivery_date)
+        ANTI JOIN {run.shifts} s ON s.feed = b.feed AND s.file = b.file AND s.delivery_date = b.delivery_date
+            AND s.meter_id = b.meter_id AND s.register = b.register
+        """
+    )
 
 
 def _move_clocks(run: Run) -> None:
@@ -357,8 +374,8 @@ def _judge_rows(run: Run, delivered: str, first_day: date | None, has_registry: 
         f"""
         INSERT INTO {run.fates} BY NAME
         SELECT rowid AS id, 'edited' AS fate, 'shifted_clock' AS rule, energy_kwh AS new_kwh,
-               'expected the hours of the other meters of the file, found ' || strftime(delivered_start, '%Y-%m-%d %H:%M') || ' for '
-               || strftime(interval_start, '%Y-%m-%d %H:%M') || ' UTC' AS reason
+               'expected the hours of the other meters of the file, or those of its past, found '
+               || strftime(delivered_start, '%Y-%m-%d %H:%M') || ' for ' || strftime(interval_start, '%Y-%m-%d %H:%M') || ' UTC' AS reason
         FROM {run.rows} WHERE rule = 'shifted_clock' AND rowid NOT IN (SELECT id FROM {run.fates})
         """
     )

@@ -26,9 +26,10 @@ from lakehouse.simulation.utility import Utility, local_day, local_seconds
 if TYPE_CHECKING:
     import pyarrow as pa
 
-METERS, READINGS, WEATHER, WEATHER_FORECAST, GENERATION, PRICES, FLEET = FEEDS = (
+METERS, READINGS, REGISTERS_READ, WEATHER, WEATHER_FORECAST, GENERATION, PRICES, FLEET = FEEDS = (
     "meters",
     "meter_readings",
+    "register_reads",
     "weather",
     "weather_forecast",
     "generation",
@@ -36,6 +37,8 @@ METERS, READINGS, WEATHER, WEATHER_FORECAST, GENERATION, PRICES, FLEET = FEEDS =
     "fleet",
 )
 TELEMETRY_UNTIL_HOUR = 9
+# Whose registers are read, at local midnight: every day, or on the first of a month.
+READ_DAILY, READ_MONTHLY = ("shop", "industry"), ("household", "pv")
 READINGS_HEADER = b"meter_id,register,interval_start,interval_minutes,energy_kwh,quality\n"
 SERIES_HEADER = "series_id,quantity,interval_start,interval_minutes,value,is_forecast\n"
 METERS_HEADER = "meter_id,meter_class,interval_minutes,rated_kw,registers,first_date,last_date\n"
@@ -114,7 +117,7 @@ def simulate(out: Path, *, last_day: date, truth: Path | None = None, **utility:
                 _write(out, file)
                 made.files[file.feed] += 1
             for route in routes(who):
-                for file in _reading_files(who, route, morning):
+                for file in _files_of_route(who, route, morning):
                     _write(out, file)
                     made.files[file.feed] += 1
                 if number:
@@ -147,7 +150,39 @@ def deliveries(utility: Utility, morning: date) -> Iterator[DeliveredFile]:
         return
     yield from _other_files(utility, morning)
     for route in routes(utility):
-        yield from _reading_files(utility, route, morning)
+        yield from _files_of_route(utility, route, morning)
+
+
+def _files_of_route(utility: Utility, route: Route, morning: date) -> Iterator[DeliveredFile]:
+    yield from _reading_files(utility, route, morning)
+    yield from _register_files(utility, route, morning)
+
+
+def _register_files(utility: Utility, route: Route, morning: date) -> Iterator[DeliveredFile]:
+    """What the route's registers counted since they were last read, as rows of the canonical readings."""
+    yesterday = morning - timedelta(days=1)
+    if route.meter_class in READ_DAILY:
+        opens = yesterday
+    elif route.meter_class in READ_MONTHLY and morning.day == 1:
+        opens = max(yesterday.replace(day=1), utility.first_day)
+    else:
+        return
+    if morning <= utility.first_day:
+        return
+    counted = np.zeros((len(route), len(route.registers)))
+    for number in range((morning - opens).days):
+        day = opens + timedelta(days=number)
+        rows = layout(route, local_day(utility.time_zone, day).quarters)
+        np.add.at(counted, (rows.meter, rows.register), true_energy_kwh(utility, route, day))
+    start_s, end_s = (local_day(utility.time_zone, day).start_s for day in (opens, morning))
+    [stamp], minutes = _stamps(np.array([start_s])), (end_s - start_s) // 60
+    lines = [
+        f"{meter},{REGISTERS[register]},{stamp},{minutes},{kwh:.3f},A"
+        for meter, of_meter in zip(route.meter_ids, counted.tolist(), strict=True)
+        for register, kwh in enumerate(of_meter)
+    ]
+    content = READINGS_HEADER + ("\n".join(lines) + "\n").encode()
+    yield DeliveredFile(REGISTERS_READ, morning, f"registers-{yesterday}-{route.name}.csv", content)
 
 
 def _other_files(utility: Utility, morning: date) -> Iterator[DeliveredFile]:

@@ -38,6 +38,10 @@ READING_FAULTS: dict[str, tuple[float, str]] = {
     "decimal_comma": (0.0010, "one to three rows with a decimal comma"),
     "wrong_time_zone": (0.0006, "a meter's day stamped in local time as if it were UTC"),
     "shifted_hour": (0.0005, "a meter's day stamped an hour late, as by a clock that was not changed"),
+    "wrong_factor": (
+        0.0015,
+        "a meter's day counted with a wrong factor, 0.65 to 0.85 or 1.2 to 1.5 times the truth: only the register tells",
+    ),
 }
 """Faults of a meter's day: how often one starts at dirt 1 (share of meter-days), and what it is."""
 
@@ -48,6 +52,7 @@ FILE_FAULTS: dict[str, tuple[int, str]] = {
     "truncated_file": (45, "a file breaks off in the middle of a row"),
     "empty_file": (50, "a file of no bytes; sent again one to three days later"),
     "not_csv": (55, "a file that is a web page or random bytes; sent again one to three days later"),
+    "shifted_file": (45, "every stamp of a file is local time written as UTC, or an hour late"),
 }
 """Faults of a file: how many days on average lie between two of them at dirt 1, and what they are."""
 
@@ -60,7 +65,7 @@ _NAMES = tuple(READING_FAULTS)
 _CODE = {name: i + 1 for i, name in enumerate(_NAMES)}
 _LASTS_DAYS = np.array([name in _LONGEST_DAYS for name in ("", *_NAMES)])
 _MOVES_STAMPS = np.array([name in ("wrong_time_zone", "shifted_hour") for name in ("", *_NAMES)])
-_SHOWS_IN_IDLE_METER = np.array([name not in ("dead_register", "stuck") for name in ("", *_NAMES)])
+_SHOWS_IN_IDLE_METER = np.array([name not in ("dead_register", "stuck", "wrong_factor") for name in ("", *_NAMES)])
 
 TEXT_OK, TEXT_BAD_NUMBER, TEXT_MISSING_COLUMN, TEXT_DECIMAL_COMMA = range(4)
 QUALITY = ("A", "E")
@@ -210,6 +215,8 @@ def delivered_rows(utility: Utility, route: Route, day: date) -> Rows:
         _provisional_values(utility, route, day, rows, plan)
     elif plan.kind == "swapped_day_month":
         _swap_day_and_month(rows)
+    elif plan.kind == "shifted_file":
+        _shift_file(utility, day, rows, plan)
     elif plan is SOUND or not plan.kind:
         _strike(utility, route, day, rows)
     return rows
@@ -236,6 +243,14 @@ def _another(true_kwh: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """A plausible value that is not the true one, kWh."""
     wrong = np.round(true_kwh * factor, 3)
     return np.where(wrong == np.round(true_kwh, 3), np.round(true_kwh + 0.004, 3), wrong)
+
+
+def _shift_file(utility: Utility, day: date, rows: Rows, plan: FilePlan) -> None:
+    local = local_day(utility.time_zone, day)
+    true_start = rows.start_s
+    offset = local.offset_s[(true_start - local.start_s) // 900]
+    rows.start_s = true_start + (offset if plan.share < 0.5 and offset.all() else 3600)
+    rows.faults.append(_fault("shifted_file", rows, np.arange(len(rows)), rows.energy_kwh.copy(), true_start_s=true_start))
 
 
 def _swap_day_and_month(rows: Rows) -> None:
@@ -285,7 +300,7 @@ def _drawn(utility: Utility, number: int, meters: int, day: date) -> tuple[np.nd
     """For each meter of a route: the fault that a day draws (0 for none), and a number that sizes it."""
     rates = np.array([rate for rate, _ in READING_FAULTS.values()]) * utility.dirt
     if _is_near_clock_change(utility.time_zone, day):
-        rates[-1] *= _CLOCK_CHANGE_FACTOR
+        rates[_NAMES.index("shifted_hour")] *= _CLOCK_CHANGE_FACTOR
     rng = random_stream(utility.seed, "faults", number, day.toordinal())
     kind = np.searchsorted(np.cumsum(rates), rng.random(meters), side="right") + 1
     return np.where(kind > len(rates), 0, kind).astype(np.int8), rng.random(meters)
@@ -503,6 +518,12 @@ def _wrong_time_zone(case: _Case, meter: int, mine: np.ndarray, rng: np.random.G
 
 def _shifted_hour(case: _Case, meter: int, mine: np.ndarray, rng: np.random.Generator) -> None:
     _move("shifted_hour", case, mine, 3600)
+
+
+def _wrong_factor(case: _Case, meter: int, mine: np.ndarray, rng: np.random.Generator) -> None:
+    factor = rng.uniform(0.65, 0.85) if rng.random() < 0.5 else rng.uniform(1.2, 1.5)
+    if case.rows.energy_kwh[mine].sum() > 1.0:
+        case.change("wrong_factor", mine, factor * case.rows.energy_kwh[mine])
 
 
 _STRIKES = {name: globals()[f"_{name}"] for name in READING_FAULTS}

@@ -18,10 +18,16 @@ def without(*hours):
 def test_a_gap_is_filled_from_like_days_and_says_so():
     result = run(past(28, wobble=0.0) + day(without(19, 20)))
     filled = [result.hours()[n] for n in (19, 20)]
-    line = [0.66 + (0.88 - 0.66) / 3, 0.66 + 2 * (0.88 - 0.66) / 3]  # counts a fifth over a gap of two hours
-    assert [r["energy_kwh"] for r in filled] == pytest.approx([0.8 * 0.83 + 0.2 * line[0], 0.8 * 0.94 + 0.2 * line[1]], abs=1e-5)
+    line = [0.66 + (0.88 - 0.66) / 3, 0.66 + 2 * (0.88 - 0.66) / 3]  # counts half over a gap of two hours
+    assert [r["energy_kwh"] for r in filled] == pytest.approx([(0.83 + line[0]) / 2, (0.94 + line[1]) / 2], abs=1e-5)
     assert {(r["quality"], r["rule"], r["method"]) for r in filled} == {("estimated", "missing_interval", "like_day_profile")}
     assert filled[0]["basis_from"].date() == MONDAY - timedelta(days=14) and filled[0]["basis_to"].date() < MONDAY
+
+
+def test_an_hour_is_filled_by_the_straight_line_between_its_edges():
+    hour = run(past(28, wobble=0.0) + day(without(19))).hours()[19]
+    assert (hour["energy_kwh"], hour["method"]) == (pytest.approx((0.66 + 0.94) / 2), "linear_interpolation")
+    assert (hour["basis_from"].hour, hour["basis_to"].hour) == (18, 20)
 
 
 def test_an_estimate_follows_the_day_it_stands_in():
@@ -75,8 +81,6 @@ def test_an_estimate_of_an_import_register_is_never_negative():
 
 def test_history_serves_where_the_days_before_were_cleaned_earlier():
     before = run(past(28, wobble=0.0))
-    rows = day(without(19))
-    assert run(rows, history=before.trusted).hours()[19]["energy_kwh"] == pytest.approx(
-        (0.83 + (0.66 + 0.94) / 2) / 2
-    )  # half of it the line
+    two = day(without(19, 20))
+    assert run(two, history=before.trusted).hours()[19]["energy_kwh"] == pytest.approx((0.83 + 0.66 + 0.22 / 3) / 2, abs=1e-5)
     assert run([row(5.6, hour=3), *day([*USUAL[:3], None, *USUAL[4:]], first_line=2)], history=before.trusted).refused() == [("spike", 3)]

@@ -121,3 +121,23 @@ def test_models_do_not_load_tensorflow_unless_asked(learnt):
     code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     assert pd.__version__
+
+
+def test_calibration_goes_further_out_when_its_own_past_missed_too_often():
+    probabilities = (0.1, 0.5, 0.9)
+    rng = np.random.default_rng(0)
+    day = np.repeat(np.arange(60.0), 24)
+    said = np.tile([-1.0, 0.0, 1.0], (len(day), 1))
+
+    def width(size_of_day):
+        """Width of the calibrated 80 % interval for errors of a size that changes from day to day."""
+        truth = rng.normal(0, 1, len(day)) * np.repeat(size_of_day, 24)
+        low, _, high = Calibration.from_past(said, truth, probabilities, day).apply(said[:1], probabilities)[0]
+        return high - low
+
+    steady, growing = width(np.ones(60)), width(1.06 ** np.arange(60) / 1.06**59)
+    assert steady == pytest.approx(2 * 1.28, rel=0.15)  # the 10 and 90 % quantiles of a normal distribution
+    # both end with errors of size one; where they grow, the past alone would have told too little
+    ages = 59 - np.arange(60)
+    told = np.sqrt(np.average((1.06 ** -(2.0 * ages)), weights=0.5 ** (ages / 10)))
+    assert growing > 1.1 * told * 2 * 1.28

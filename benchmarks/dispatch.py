@@ -4,7 +4,9 @@
 
 FOLDER holds pglib-uc instances (JSON) by family and, optionally, best_known.csv. Every plan is written to a file, read back and judged by
 the checker. `--reference` also solves each instance with the plain formulation of the library's paper, written with the same array layer,
-by HiGHS alone: what tightness and the second search buy. Peak memory is that of all processes of a solve, so each solve runs in its own.
+by HiGHS alone: what tightness and the second search buy. `--utility` adds a utility's day; `--only utility` solves nothing else. Peak
+memory is that of all processes of a solve, so each solve runs in its own. Progress goes to standard error; what is printed is a table in
+Markdown: ratios are ours by the reference's in the same run.
 """
 
 from __future__ import annotations
@@ -200,7 +202,9 @@ def solve_reference(path: Path, seconds: float, gap: float) -> dict:
 def in_own_process(what: str, path: Path | None, seconds: float, gap: float) -> dict:
     """Runs one solve in a fresh interpreter, so that peak memory is its own."""
     command = [sys.executable, __file__, "--one", what, "--seconds", str(seconds), "--gap", str(gap)]
-    done = subprocess.run(command + (["--path", str(path)] if path else []), capture_output=True, text=True, check=False)
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)}
+    done = subprocess.run(command + (["--path", str(path)] if path else []), capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -214,61 +218,106 @@ def best_known(folder: Path) -> dict[str, float]:
         return {row["instance"]: float(row["best_objective"]) for row in csv.DictReader(lines)}
 
 
+HEADINGS = (
+    "instance", "objective", "to best known", "bound", "gap", "to reference's gap", "build s", "to reference's build", "solve s", "peak MB",
+    "checker", "reference's objective", "reference's gap", "reference's build s",
+)  # fmt: skip
+
+
+def as_row(name: str, ours: dict, reference: dict | None, known: float | None) -> list[str]:
+    """A row of the table; an empty cell where there is nothing to tell."""
+
+    def percent(gap: float | None) -> str:
+        return "no plan or bound" if gap is None or not np.isfinite(gap) else f"{100 * gap:.3f} %"
+
+    def ratio(one: float | None, other: float | None, digits: int) -> str:
+        return f"{one / other:.{digits}f}" if one and other and np.isfinite(one) and np.isfinite(other) else ""
+
+    row = [
+        name,
+        f"{ours['objective']:,.0f}",
+        ratio(ours["objective"], known, 5),
+        f"{ours['bound']:,.0f}" if np.isfinite(ours["bound"]) else "none",
+        percent(ours["gap"]),
+        ratio(ours["gap"], reference and reference["gap"], 2),
+        f"{ours['build_seconds']:.3f}",
+        f"1/{reference['build_seconds'] / ours['build_seconds']:.0f}" if reference else "",
+        f"{ours['wall_seconds']:.1f}",
+        f"{ours['peak_mb']:.0f}",
+        ours["checker"],
+    ]
+    if reference is None:
+        return [*row, "", "", ""]
+    found = f"{reference['objective']:,.0f}" if reference["objective"] else "no plan"
+    return [*row, found, percent(reference["gap"]), f"{reference['build_seconds']:.2f}"]
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows as Markdown, without the columns that are empty throughout."""
+    shown = [n for n in range(len(HEADINGS)) if any(row[n] for row in rows)]
+    lines = [[HEADINGS[n] for n in shown], ["---" if n in (0, 10) else "---:" for n in shown], *([row[n] for n in shown] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
+    """Solves what is asked for, each in a process of its own, and prints the table."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = os.environ.get("GRIDLAKE_DATA")
     default = (Path(data).parent if data else Path(__file__).resolve().parents[1].parent / "shared") / "dispatch"
     ask.add_argument("--instances", type=Path, default=default)
-    ask.add_argument("--only", default="", help="part of the instance's name")
-    ask.add_argument("--seconds", type=float, help="wall time per solve; default 60 for rts_gmlc, 200 for the large families")
-    ask.add_argument("--gap", type=float, default=0.001)
-    ask.add_argument("--reference", action="store_true")
-    ask.add_argument("--utility", action="store_true", help="only the utility's day")
-    ask.add_argument("--out", type=Path)
-    ask.add_argument("--one", help=argparse.SUPPRESS)
+    ask.add_argument("--only", default="", help="part of the instance's name, or 'utility'")
+    ask.add_argument(
+        "--seconds", type=float, help="wall time per solve; default 60 for rts_gmlc, 200 for the large families, 20 for the day"
+    )
+    ask.add_argument("--gap", type=float, default=0.001, help="gap at which to stop")
+    ask.add_argument("--reference", action="store_true", help="solve the instances with the plain formulation as well")
+    ask.add_argument("--utility", action="store_true", help="a utility's day as well")
+    ask.add_argument("--out", type=Path, help="JSON file for all results")
+    ask.add_argument("--one", choices=("ours", "reference", "utility"), help=argparse.SUPPRESS)
     ask.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     given = ask.parse_args()
     if given.one:
-        run = {
-            "ours": lambda: solve_file(given.path, given.seconds, given.gap),
-            "reference": lambda: solve_reference(given.path, given.seconds, given.gap),
-        }
-        run["utility"] = lambda: solve_utility(given.seconds, given.gap)
-        print(json.dumps(run[given.one]()))
-        return
-    results = {"cores": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None, "rows": []}
-    print(f"{os.cpu_count()} cores, load average {results['load']}")
-    jobs: list[tuple[str, Path | None, float]] = []
-    if not given.utility:
-        for path in sorted(given.instances.glob("*/*.json")):
-            if given.only in f"{path.parent.name}/{path.name}":
-                jobs.append((f"{path.parent.name}/{path.name}", path, given.seconds or SECONDS.get(path.parent.name, 60.0)))
-    if given.utility or not given.only:
-        jobs.append(("utility's day", None, given.seconds or 20.0))
-    known = best_known(given.instances)
-    print(f"{'instance':36} {'model':10} {'objective':>16} {'to best':>8} {'gap %':>8} {'build s':>8} {'wall s':>7} {'MB':>6}  checker")
-    for name, path, seconds in jobs:
-        models = ["utility"] if path is None else ["ours"] + ["reference"] * given.reference
-        for model in models:
-            row = in_own_process(model, path, seconds, 0.002 if model == "utility" and given.gap == 0.001 else given.gap)
-            row |= {"instance": name, "model": model}
-            results["rows"].append(row)
-            ratio = f"{row['objective'] / known[name]:.5f}" if name in known and row["objective"] else ""
-            print(
-                f"{name:36} {model:10} {row['objective'] or float('nan'):16,.1f} {ratio:>8} {100 * row['gap']:8.3f} "
-                f"{row['build_seconds']:8.3f} "
-                f"{row['wall_seconds']:7.1f} {row.get('peak_mb', 0):6.0f}  {row.get('checker', '')}",
-                flush=True,
-            )
-    ours = [row["gap"] for row in results["rows"] if row["model"] == "ours" and row["instance"].startswith("rts")]
-    plain = [row["gap"] for row in results["rows"] if row["model"] == "reference" and row["instance"].startswith("rts")]
-    if ours:
-        print(
-            f"rts_gmlc: mean gap {100 * np.mean(ours):.3f} %"
-            + (f", {np.mean(ours) / np.mean(plain):.2f} of the reference's {100 * np.mean(plain):.3f} %" if plain else "")
+        of_file = {"ours": solve_file, "reference": solve_reference}
+        one = (
+            solve_utility(given.seconds, given.gap) if given.one == "utility" else of_file[given.one](given.path, given.seconds, given.gap)
         )
-    if given.out:
-        given.out.write_text(json.dumps(results, indent=1))
+        print(json.dumps(one))
+        return
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    print(f"{os.cpu_count()} cores, load average {load:.2f} before the first solve\n", flush=True)
+    known = best_known(given.instances)
+    results: list[dict] = []
+    rows: list[list[str]] = []
+
+    def solved(what: str, name: str, path: Path | None, seconds: float) -> dict:
+        print(f"{name}: {what}, up to {seconds:.0f} s", file=sys.stderr, flush=True)
+        result = in_own_process(what, path, seconds, given.gap) | {"instance": name, "model": what}
+        results.append(result)
+        if given.out:
+            given.out.write_text(json.dumps({"cores": os.cpu_count(), "load": load, "rows": results}, indent=1))
+        return result
+
+    for path in sorted(given.instances.glob("*/*.json")):
+        name = f"{path.parent.name}/{path.name}"
+        if given.only in name:
+            seconds = given.seconds or SECONDS.get(path.parent.name, 60.0)
+            ours = solved("ours", name, path, seconds)
+            reference = solved("reference", name, path, seconds) if given.reference else None
+            rows.append(as_row(name.removesuffix(".json"), ours, reference, known.get(name)))
+            print(f"  {' | '.join(rows[-1])}", file=sys.stderr, flush=True)
+    if given.utility or given.only == "utility":
+        rows.append(as_row("a utility's day", solved("utility", "a utility's day", None, given.seconds or 20.0), None, None))
+    if not rows:
+        raise SystemExit(f"no instance in {given.instances} has '{given.only}' in its name")
+    print(table(rows))
+    of_rts = {
+        model: [r["gap"] for r in results if r["model"] == model and r["instance"].startswith("rts")] for model in ("ours", "reference")
+    }
+    if of_rts["ours"]:
+        mean = float(np.mean(of_rts["ours"]))
+        plain = float(np.mean(of_rts["reference"])) if of_rts["reference"] else None
+        print(f"\nrts_gmlc: mean gap {100 * mean:.3f} %", end="")
+        print(f", {mean / plain:.2f} of the reference's {100 * plain:.3f} %" if plain and np.isfinite(plain) else "")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def test_a_plan_serves_the_forecast_of_the_next_local_day(tmp_path: Path):
     forecast_demand(workspace, day(10), HEAVY, is_fallback=True)
     planned = make_plans(workspace, day(10), day(10))
     assert (planned.days, planned.breaches, planned.unserved_mwh) == ([day(10)], [], 0.0)
+    assert planned.picture.startswith(b"\x89PNG")
     plan = workspace.table("dispatch/plan").read().to_pylist()
     assert {r["unit_id"] for r in plan} == {"base", "peak", "battery"}
     starts = sorted({r["interval_start"] for r in plan})

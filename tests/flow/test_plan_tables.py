@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def due(workspace: Workspace, days: tuple[date, date] | None = None) -> list[Ste
 
 def read(workspace: Workspace, table: str, order: str) -> list[dict]:
     return workspace.table(f"dispatch/{table}").read(f"true ORDER BY {order}").to_pylist()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """The picture of a plan takes longer than the plan; `test_plan` looks at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lakehouse.flow.plan._picture", lambda made, site, units: b"")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,9 @@ def table_assets(
     The function's docstring is the assets' documentation; it returns an `Outcome` by table name. A breach of a contract fails
     the table's blocking check `contract` and the run; nothing was committed then.
 
+    A step that writes its tables as a whole has a pool of its own, and so has the plan, each day of which begins where the plan of
+    the day before ends: two runs at once would work in vain. Different days of the other tables are written side by side.
+
     Args:
         contracts: the tables that the step writes.
         deps: the assets that it reads.
@@ -111,7 +114,7 @@ def table_assets(
             specs=[spec_of(c, doc=doc, kinds=kinds, deps=list(deps), partitions_def=partitions) for c in contracts],
             check_specs=[*(_contract_check(c) for c in contracts), *checks],
             backfill_policy=_backfill_policy() if partitions else None,
-            pool=step_name if _one_at_a_time(contracts) else None,
+            pool=step_name if partitions is None or contracts[0].layer() == "dispatch" else None,
             op_tags=op_tags_of(step_name, contracts[0].layer()),
             retry_policy=TRY_AGAIN,
         )
@@ -161,12 +164,6 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
-
-
-def _one_at_a_time(contracts: Sequence[type[Table]]) -> bool:
-    """Whether two runs of a step at once would cost something: the loser of a table that is written as a whole works in vain, and
-    each day's plan begins where the plan of the day before ends. Different days of the other tables are written side by side."""
-    return contracts[0].layer() == "dispatch" or any(not contract.partitioned_by for contract in contracts)
 
 
 def _backfill_policy() -> dg.BackfillPolicy:

@@ -8,7 +8,8 @@ Sides, each a process of its own, in turns:
   day     the first day of a site: landing to raw to cleaned, with contract, conservation, quarantine, report and every rule that looks
           at the day alone
   vee     the same with a past: histories, estimation by like days
-  pandas  the rules in pandas on the first meters only, for the cost of a reading
+  pandas  the rules in pandas over whole columns, on the first meters only, for the cost of a reading
+  plain   the same rules as they stand in most notebooks, a function of one meter's day applied to each group; on fewer meters still
 Seconds of `day` and `vee` are told for raw and cleaned apart. The past is `--past-days` of readings and four weeks of reports.
 """
 
@@ -233,32 +234,11 @@ def _print_steps() -> None:
 
 
 def in_pandas(folder: Path, meters: int) -> dict[str, float]:
-    """The rules that look at one day, and estimation by like days, as one writes them in pandas; on the first meters only."""
+    """The rules that look at one day, and estimation by like days, over whole columns; on the first meters only."""
     import numpy as np
     import pandas as pd
-    import pyarrow.parquet as pq
-    from deltalake import DeltaTable
 
-    from lakehouse.flow.workspace import Workspace
-
-    workspace = Workspace.open(folder / HOMES["vee"])
-    few = [("meter_id", "<", f"M{meters:07d}")]
-    rows = pq.read_table(folder / "day.parquet", filters=few).to_pandas()
-    registry = workspace.table("cleaned/meters").read(f"meter_id < 'M{meters:07d}'").to_pandas()
-    reports = pd.concat(
-        DeltaTable(workspace.table("quality/vee_report").uri)
-        .to_pyarrow_table(filters=[("date", "=", DAY - timedelta(days=n)), *few])
-        .to_pandas()
-        for n in range(1, REPORT_DAYS + 1)
-    )
-    written = workspace.table("cleaned/meter_readings").partitions_written()
-    history = pd.concat(
-        DeltaTable(workspace.table("cleaned/meter_readings").uri)
-        .to_pyarrow_table(filters=[("date", "=", d), *few], columns=["meter_id", "register", "interval_start", "energy_kwh"])
-        .to_pandas()
-        for d in sorted(written)
-        if d < DAY and d.weekday() < 5
-    )
+    rows, registry, reports, history = frames_of(folder, meters)
     begun = time.perf_counter()  # what was read before is not counted against pandas
     usual = reports.groupby(["meter_id", "register"]).agg(
         peak=("peak_kw", "max"),
@@ -311,6 +291,84 @@ def in_pandas(folder: Path, meters: int) -> dict[str, float]:
     return {"rules_seconds": time.perf_counter() - begun, "readings": len(full)}
 
 
+def frames_of(folder: Path, meters: int) -> tuple:
+    """The day's rows, the registry, four weeks of reports and the workdays' readings of the first meters, as frames."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+    from deltalake import DeltaTable
+
+    from lakehouse.flow.workspace import Workspace
+
+    workspace = Workspace.open(folder / HOMES["vee"])
+    few = [("meter_id", "<", f"M{meters:07d}")]
+    rows = pq.read_table(folder / "day.parquet", filters=few).to_pandas()
+    registry = workspace.table("cleaned/meters").read(f"meter_id < 'M{meters:07d}'").to_pandas()
+    reports = pd.concat(
+        DeltaTable(workspace.table("quality/vee_report").uri)
+        .to_pyarrow_table(filters=[("date", "=", DAY - timedelta(days=n)), *few])
+        .to_pandas()
+        for n in range(1, REPORT_DAYS + 1)
+    )
+    written = workspace.table("cleaned/meter_readings").partitions_written()
+    history = pd.concat(
+        DeltaTable(workspace.table("cleaned/meter_readings").uri)
+        .to_pyarrow_table(filters=[("date", "=", d), *few], columns=["meter_id", "register", "interval_start", "energy_kwh"])
+        .to_pandas()
+        for d in sorted(written)
+        if d < DAY and d.weekday() < 5
+    )
+    return rows, registry, reports, history
+
+
+def meter_by_meter(folder: Path, meters: int) -> dict[str, float]:
+    """The same rules as they stand in a notebook: a function of one meter's day, applied to each group."""
+    import numpy as np
+    import pandas as pd
+
+    rows, registry, reports, history = frames_of(folder, meters)
+    begun = time.perf_counter()  # what was read before is not counted against pandas
+    rows["line"] = np.arange(len(rows))
+    known = registry.set_index("meter_id")
+    past = dict(list(reports.groupby("meter_id")))
+    before_days = dict(list(history.groupby("meter_id")))
+    grid = pd.date_range(str(DAY), periods=48, freq="30min", tz="UTC")
+
+    def clean(day: pd.DataFrame) -> pd.DataFrame:
+        meter = day["meter_id"].iloc[0]
+        day = day.sort_values(["interval_start", "line"]).drop_duplicates("interval_start", keep="last").set_index("interval_start")
+        rule = pd.Series(None, index=day.index, dtype=object)
+        if meter not in known.index:
+            rule[:] = "unknown_meter"
+            return day.assign(rule=rule)
+        rated, usual = known.at[meter, "rated_kw"], past[meter]
+        kwh, kw = day["energy_kwh"], day["energy_kwh"] * 60 / day["interval_minutes"]
+        rule[kwh < 0] = "negative_energy"
+        rule[~day["interval_minutes"].isin([5, 10, 15, 30, 60])] = "wrong_interval_length"
+        rule[day.index.minute % day["interval_minutes"] != 0] = "misaligned_interval"
+        rule[kw > 1.25 * rated] = "beyond_rating"
+        before, after = kwh.shift(1), kwh.shift(-1)
+        beside = np.fmax(before, after)
+        rule[(kw > 1.2 * usual["peak_kw"].max()) & (kwh > 4 * beside) & (kw > 0.4 * rated) & rule.isna()] = "spike"
+        if not 0.005 < kw.mean() / usual["mean_kw"].median() < 200:
+            rule[:] = "unit_slip"
+        run = (kwh != before).cumsum()
+        length = kwh.groupby(run).transform("size")
+        rule[(length >= 5) & (kwh > 0)] = "stuck_value"
+        if usual["longest_zero_hours"].max() < 1:
+            rule[(length >= 6) & (kwh == 0)] = "zero_run"
+        rule[(before == 0) & (kwh > 1.5 * after) & rule.isna()] = "late_register_read"
+        believed = day.loc[rule.isna(), "energy_kwh"].reindex(grid)
+        if believed.isna().any():
+            local = before_days[meter]["interval_start"].dt.tz_convert("Europe/Madrid")
+            profile = before_days[meter]["energy_kwh"].groupby(local.dt.strftime("%H:%M")).mean()
+            slots = pd.Series(grid.tz_convert("Europe/Madrid").strftime("%H:%M"), index=grid)
+            believed = believed.fillna(slots.map(profile))
+        return believed.rename("energy_kwh").to_frame()
+
+    cleaned = rows.groupby(["meter_id", "register"], group_keys=True)[rows.columns.tolist()].apply(clean)
+    return {"rules_seconds": time.perf_counter() - begun, "readings": len(cleaned)}
+
+
 # --- Running them --------------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +379,8 @@ def side_in_process(side: str, folder: Path, meters: int, kind: str) -> None:
         told = bare(folder, meters, kind)
     elif side == "pandas":
         told = in_pandas(folder, meters)
+    elif side == "plain":
+        told = meter_by_meter(folder, meters)
     else:
         told = flow(folder, side)
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -342,8 +402,9 @@ def main() -> None:
     parser.add_argument("--faults", type=float, default=0.01, help="share of meters with faults on the day")
     parser.add_argument("--past-days", type=int, default=35, help="days of readings before the day")
     parser.add_argument("--pandas-meters", type=int, default=50_000)
+    parser.add_argument("--plain-meters", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--sides", default="bare,day,vee,pandas")
+    parser.add_argument("--sides", default="bare,day,vee,pandas,plain")
     parser.add_argument("--keep", type=Path, help="folder of the sites, made if need be and kept")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     told = parser.parse_args()
@@ -362,7 +423,7 @@ def compare(folder: Path, told: argparse.Namespace) -> None:
     sides = told.sides.split(",")
     best: dict[str, dict[str, float]] = {}
     for _ in range(told.rounds):
-        for side in (s for s in sides if s != "pandas"):
+        for side in (s for s in sides if s not in ("pandas", "plain")):
             found = run_side(side, folder, told.meters, told.format)
             print(side, {k: round(v, 2) for k, v in found.items()}, file=sys.stderr)
             if side not in best or found["seconds"] < best[side]["seconds"]:
@@ -377,13 +438,13 @@ def compare(folder: Path, told: argparse.Namespace) -> None:
             f"  {side:<7} {found['seconds']:7.1f} s {ratio}  cpu {found['cpu']:6.1f} s{cpu_ratio}"
             f"  {1e6 * found['seconds'] / readings:6.3f} µs a reading  peak {found['peak_gib']:.2f} GiB{parts}"
         )
-    if "pandas" in sides:
-        few = min(told.pandas_meters, told.meters)
-        found = run_side("pandas", folder, few, "parquet" if (folder / "day.parquet").exists() else told.format)
+    for side, few in (("pandas", told.pandas_meters), ("plain", told.plain_meters)):
+        if side not in sides:
+            continue
+        few = min(few, told.meters)
+        found = run_side(side, folder, few, "parquet" if (folder / "day.parquet").exists() else told.format)
         cost = found["rules_seconds"] / found["readings"]
-        line = (
-            f"  pandas  {found['rules_seconds']:7.1f} s for {few:,} meters, {1e6 * cost:6.3f} µs a reading in the rules alone, read before"
-        )
+        line = f"  {side:<7} {found['rules_seconds']:7.1f} s for {few:,} meters, {1e6 * cost:6.3f} µs a reading in the rules alone"
         if "vee" in best:
             line += f": {cost * readings / best['vee']['cleaned']:.1f} x VEE's cleaning, reading and committing included"
         print(line)

@@ -54,7 +54,7 @@ class Step:
 
 
 def pulse(workspace: Workspace) -> str:
-    """A short text that changes when a file comes to landing or leaves it, when a table of a local lake changes, and every hour.
+    """A short text that changes when a file comes to landing or leaves it, a table changes, an issue time passes, and every hour.
 
     As long as it stays the same, `next_steps` would answer the same, but for an old delivery's file that was changed in place:
     that is seen within the hour. It costs a look at folders and at the newest deliveries' files, however much lies in landing.
@@ -63,6 +63,8 @@ def pulse(workspace: Workspace) -> str:
     for feed in workspace.site.feeds:
         for glimpse in workspace.landing.glance(feed, closely=CLOSELY_SEEN_DELIVERIES):
             digest.update(glimpse.encode())
+    for target in workspace.site.series:
+        digest.update(f"{target} until {forecast.issue_days(workspace.site, target)[1]}".encode())
     for name in workspace.contracts:
         digest.update(f"{name}@{workspace.table(name).version()}".encode())
     return digest.hexdigest()

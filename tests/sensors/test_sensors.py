@@ -8,7 +8,7 @@ import pytest
 
 from assets.skin import key_of
 from definitions import build_definitions
-from jobs.up_to_date import JOB
+from jobs.up_to_date import JOB, TOLD_TAG
 from jobs.work import PRIORITY_TAG, REASON_TAG, WORK_TAG
 from lakehouse.flow.watch import read_ledger
 from resources import WorkspaceResource
@@ -141,9 +141,34 @@ def test_a_failed_run_is_told_once_and_over_when_the_same_work_succeeds(site, in
     assert (alert.subject, alert.what) == ("raw/readings 2026-03-19", "no space left on the disk")
     first = evaluate(alert_sensor(), site, instance)
     assert "new run failed: raw/readings 2026-03-19 by log" in first.skip_message
-    assert [e.asset_key for e in first.asset_events] == [key_of("quality/alerts")]
+    assert [e.asset_key for e in first.asset_events if isinstance(e, dg.AssetMaterialization)] == [key_of("quality/alerts")]
     run(instance, fails="yes")
     assert "Nothing to send" in evaluate(alert_sensor(), site, instance).skip_message
     run(instance)
     assert "over run failed" in evaluate(alert_sensor(), site, instance).skip_message
     assert [e.closed_at is None for e in read_ledger(site)] == [False]
+
+
+def fresh(tick):
+    return {e.asset_key.to_user_string(): (e.passed, e.description) for e in tick.asset_events if isinstance(e, dg.AssetCheckEvaluation)}
+
+
+def test_freshness_is_told_by_data_time_when_it_changes_and_every_hour(site, instance):
+    land_readings(site, 17)
+    clean_up_to_date(site)
+    first = evaluate(alert_sensor(), site, instance)
+    passed, told = fresh(first)["raw/readings"]
+    assert not passed and told.startswith("The newest whole day is 2026-03-17; 2026-03-19 is due. 2 days late")
+    assert fresh(evaluate(alert_sensor(), site, instance, first.cursor)) == {}  # a minute later: nothing new
+    land_readings(site, 19)
+    clean_up_to_date(site)
+    second = evaluate(alert_sensor(), site, instance, first.cursor)
+    assert fresh(second) == {"raw/readings": (True, "The newest whole day is 2026-03-19; 2026-03-19 is due.")}
+    an_hour_ago = second.cursor.replace(second.cursor[2:15], "2026-03-20T07")
+    assert set(fresh(evaluate(alert_sensor(), site, instance, an_hour_ago))) == {"raw/readings", "raw/market"}
+
+
+def test_a_run_whose_steps_tell_what_failed_is_no_alert_of_its_own(site, instance):
+    run(instance, fails="yes", **{WORK_TAG: JOB, TOLD_TAG: "the runs of its steps"})
+    run(instance, fails="yes")
+    assert [alert.subject for alert in failed_runs(instance)] == ["raw/readings 2026-03-19"]

@@ -5,6 +5,7 @@ sentences, not as tracebacks.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,6 +123,7 @@ def table_assets(
             at_work = workspace.open(context.run.run_id)
             if PROCESS_TAG not in context.run.tags and runs_on_one_machine(context.instance):
                 context.instance.add_run_tags(context.run.run_id, process_tags())
+            begun = time.perf_counter()
             try:
                 outcomes = step(context, at_work)
             except ContractError as error:
@@ -133,6 +135,8 @@ def table_assets(
                     raise  # the retry policy tries again
                 told = str(error) if isinstance(error, GridlakeError) else f"{type(error).__name__}: {error}"
                 raise dg.Failure(told, allow_retries=False) from (None if isinstance(error, GridlakeError) else error)
+            written = sum(outcome.commit.rows for outcome in outcomes.values() if outcome.commit)
+            context.log.info(f"{', '.join(outcomes)}: {written:,} rows written in {time.perf_counter() - begun:.1f} s")
             if PUBLISHES_TAG not in context.run.tags:
                 at_work.publish()
             for contract in contracts:

@@ -141,3 +141,16 @@ def test_calibration_goes_further_out_when_its_own_past_missed_too_often():
     ages = 59 - np.arange(60)
     told = np.sqrt(np.average((1.06 ** -(2.0 * ages)), weights=0.5 ** (ages / 10)))
     assert growing > 1.1 * told * 2 * 1.28
+
+
+def test_a_linear_model_with_more_inputs_than_days_knows_that_it_knows_little():
+    task = demand_task()
+    actuals, inputs = world(task, last="2026-03-31")
+    table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 1, 12), dt.date(2026, 3, 29)))
+    day = np.array(table.column("date").to_pylist())
+    seen, unseen = table.filter(pa.array(day < dt.date(2026, 3, 1))), table.filter(pa.array(day >= dt.date(2026, 3, 1)))
+    model = make_model("lear").fit(seen, task)
+    assert model.parameters()["inputs"] > 3 * model.parameters()["days"]
+    said, truth = model.predict(unseen), column(unseen, "target_value")
+    low, high = said[:, task.quantiles.index(0.1)], said[:, task.quantiles.index(0.9)]
+    assert 0.6 < np.mean((truth >= low) & (truth <= high)) < 0.95

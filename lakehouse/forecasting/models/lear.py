@@ -34,6 +34,7 @@ from lakehouse.forecasting.task import ForecastTask
 
 MINIMUM_DAYS = 21
 PENALTIES = tuple(float(v) for v in np.geomspace(0.1, 1e5, 25))
+LEAST_LEFT_OUT = 1e-6  # share of an error that a fit at least leaves: keeps off zero
 PROFILE_LAGS = ("lag_1d", "lag_2d", "lag_3d", "lag_7d", "like_1", "like_mean")
 SCALARS = (
     *("holiday_share", "is_bridge_day", "day_before_holiday", "day_after_holiday"),
@@ -170,9 +171,11 @@ def _equations(raw: np.ndarray, truth: np.ndarray, task: ForecastTask) -> dict[s
     y_spread = max(float(np.median(np.abs(truth - y_centre)) * 1.4826), float(truth.std()) * 0.05, 1e-9)
     z = np.arcsinh((truth - y_centre) / y_spread)
     x_mean, z_mean = x.mean(axis=0), z.mean(axis=0)
-    coefficients = _ridge(x - x_mean, z - z_mean)
+    coefficients, leverage = _ridge(x - x_mean, z - z_mean)
     intercept = z_mean - coefficients @ x_mean
     error = truth - (np.sinh(np.clip(x @ coefficients.T + intercept, -8, 8)) * y_spread + y_centre)
+    # as if each day had been left out: with more inputs than days the fit goes through them, and its own errors tell nothing
+    error = error / np.maximum(1 - leverage - 1 / len(x), LEAST_LEFT_OUT)
     by_hour = error.reshape(len(x), 24, -1).transpose(1, 0, 2).reshape(24, -1)
     offsets = np.quantile(by_hour, task.quantiles, axis=1).T
     units = {"centre": centre, "spread": spread, "fill": fill, "kept": kept, "y_centre": y_centre, "y_spread": y_spread}
@@ -180,8 +183,11 @@ def _equations(raw: np.ndarray, truth: np.ndarray, task: ForecastTask) -> dict[s
     return units | fitted | {"days": len(x)}
 
 
-def _ridge(x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Ridge coefficients (slots, inputs), each slot's penalty by generalised cross-validation (Golub, Heath and Wahba 1979)."""
+def _ridge(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge coefficients (slots, inputs), each slot's penalty by generalised cross-validation (Golub, Heath and Wahba 1979).
+
+    Also each day's leverage (days, slots): its error over one less the leverage is the error of a fit without it.
+    """
     from threadpoolctl import threadpool_limits
 
     # one thread: the matrices are small, waiting threads burn a busy machine's time, and the digits do not depend on the cores
@@ -194,10 +200,12 @@ def _ridge(x: np.ndarray, z: np.ndarray) -> np.ndarray:
     for penalty in PENALTIES:
         shrink = s**2 / (s**2 + penalty)
         residual = outside + (((1 - shrink)[:, None] * rotated) ** 2).sum(axis=0)
-        score = residual / max(1 - shrink.sum() / len(x), 1e-3) ** 2
+        # the intercept is one more parameter: without it a fit through every day would look no worse than a wise one
+        score = residual / max(1 - (1 + shrink.sum()) / len(x), LEAST_LEFT_OUT) ** 2
         chosen = np.where(score < least, penalty, chosen)
         least = np.minimum(score, least)
-    return (vt.T @ ((s[:, None] / (s[:, None] ** 2 + chosen)) * rotated)).T
+    shrink = s[:, None] ** 2 / (s[:, None] ** 2 + chosen)
+    return (vt.T @ ((s[:, None] / (s[:, None] ** 2 + chosen)) * rotated)).T, (u**2) @ shrink
 
 
 def _standardised(raw: np.ndarray, centre: np.ndarray, spread: np.ndarray, fill: np.ndarray) -> np.ndarray:

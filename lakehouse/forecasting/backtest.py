@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
@@ -28,6 +29,8 @@ from lakehouse.forecasting.task import ForecastTask
 from lakehouse.forecasting.training import members_of
 
 DEFAULT_MODELS = ("lightgbm", "lear", "keras", "ensemble", "like_day", "seasonal_naive")
+NOTED_SHARE = 0.02
+"""Share of missing values from which an input is worth a sentence."""
 SUMMARY_MEASURES = ("mae", "rmse", "mape", "wape", "rmae", "pinball", "coverage_80")
 
 
@@ -45,6 +48,7 @@ class BacktestResult:
         importance: share of each feature in the last fitted LightGBM model.
         seconds: by model; `peak_mb` of the process and its workers.
         label: `perfect weather` where that was used.
+        notes: sentences about what was missing from the data, for whoever reads the figures.
     """
 
     task: ForecastTask
@@ -57,6 +61,7 @@ class BacktestResult:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
     label: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def summary_rows(self, site: str = "") -> list[dict[str, Any]]:
         """One JSON object per model; percentages are percent, None where a measure does not apply."""
@@ -80,6 +85,8 @@ class BacktestResult:
             }
             if self.label:
                 row["label"] = self.label
+            if self.notes:
+                row["notes"] = self.notes
             rows.append(row)
         return rows
 
@@ -175,7 +182,44 @@ def backtest(
         seconds={m: s + feature_seconds for m, s in seconds.items()},
         peak_mb=peak,
         label=task.label,
+        notes=_notes(task, features, first_issue),
     )
+
+
+def _notes(task: ForecastTask, features: pa.Table, first_issue: dt.date) -> list[str]:
+    """What the evaluated issues and those before them lack."""
+    evaluated = features.filter(pc.greater_equal(features.column("date"), pa.scalar(first_issue)))
+    truth = column(evaluated, TARGET_COLUMN)
+    found = []
+    if unknown := int((~np.isfinite(truth)).sum()):
+        found.append(f"{unknown} of {len(truth)} intervals have no actual and are not scored.")
+    known = column(features, TARGET_COLUMN)
+    known = known[np.isfinite(known)]
+    if len(known) and known.min() == known.max():
+        found.append(f"{task.target} is {known[0]:g} throughout: there is nothing to learn.")
+    learnt = features.filter(pc.less(features.column("date"), pa.scalar(first_issue)))
+    if lost := int((~np.isfinite(column(learnt, TARGET_COLUMN))).sum()):
+        longest = _longest_gap_days(task, learnt)
+        if longest > 7:
+            found.append(f"The history has gaps, {lost} intervals in all and up to {longest:.0f} days long; they are not learnt from.")
+    for item in task.inputs:
+        name = item.name if item.availability != "actual" else f"{item.name}_lag_7d"
+        for rows, when in ((learnt, "before the span"), (evaluated, "in the span")):
+            gone = float(np.mean(~np.isfinite(column(rows, name)))) if rows.num_rows else 0.0
+            if gone > NOTED_SHARE:
+                found.append(f"The input {item.name} is missing for {gone:.0%} of the intervals {when}; the models went without it there.")
+    return found
+
+
+def _longest_gap_days(task: ForecastTask, rows: pa.Table) -> float:
+    """Length of the longest stretch without actuals of any one series."""
+    code, valid = column(rows, "series_code"), rows.column("valid_at").cast(pa.int64()).to_numpy()
+    known = np.isfinite(column(rows, TARGET_COLUMN))
+    longest = 0
+    for one in np.unique(code):
+        at = np.unique(valid[known & (code == one)])
+        longest = max(longest, int(np.diff(at).max()) if len(at) > 1 else 0)
+    return (longest - task.interval_minutes * 60_000_000) / 86_400_000_000
 
 
 def _in_parallel(

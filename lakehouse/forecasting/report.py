@@ -65,6 +65,7 @@ def write_report(result: BacktestResult, path: Path, *, site: str = "") -> Path:
         sections.append(("What the model looked at", _figure(_importance(result)) + "<p>Share of the LightGBM model's gain.</p>"))
     body = "\n".join(f"<section><h2>{html.escape(name)}</h2>\n{content}\n</section>" for name, content in sections)
     label = f"<p class='label'>{html.escape(result.label)}: actual weather stands in for a weather forecast.</p>" if result.label else ""
+    label += "".join(f"<p class='label'>{html.escape(note)}</p>" for note in result.notes)
     clock = f"{result.task.issue_time_local} local time ({html.escape(result.task.time_zone)})"
     intro = f"<p>Issued daily at {clock} for the next day; charts show <b>{html.escape(best)}</b>.</p>"
     path = Path(path)

@@ -149,3 +149,30 @@ def test_diebold_mariano_tells_a_better_model_from_chance():
     assert metrics.diebold_mariano(loss - rng.uniform(0, 0.4, 100), loss)[1] < 0.001
     assert metrics.diebold_mariano(loss, loss)[1] == 1.0
     assert 0.05 < metrics.diebold_mariano(rng.uniform(1, 2, 100), loss)[1] < 0.95
+
+
+def test_what_the_data_lack_is_told_beside_the_figures():
+    task = demand_task()
+    actuals, inputs = world(task, last="2026-03-31")
+    gap = (actuals["interval_start"] > pd.Timestamp("2026-02-10", tz="UTC")) & (
+        actuals["interval_start"] < pd.Timestamp("2026-02-20", tz="UTC")
+    )
+    stopped = inputs[inputs["interval_start"] < pd.Timestamp("2026-03-20", tz="UTC")]
+    result = backtest(
+        task, actuals[~gap], stopped, first_day=dt.date(2026, 3, 25), last_day=dt.date(2026, 3, 28), models=["like_day", "lear"]
+    )
+    history, before, within = result.notes
+    assert "up to 10 days long" in history
+    assert "temperature is missing for" in before and "100% of the intervals in the span" in within
+    assert result.summary_rows("here")[0]["notes"] == result.notes
+    assert np.isfinite(result.measures["lear"]["mae"])
+
+
+def test_a_constant_series_is_forecast_and_told():
+    task = demand_task(inputs=())
+    actuals, _ = world(task, last="2026-03-31")
+    result = backtest(
+        task, actuals.assign(value=50.0), None, first_day=dt.date(2026, 3, 25), last_day=dt.date(2026, 3, 26), models=["lear", "lightgbm"]
+    )
+    assert result.notes == ["demand is 50 throughout: there is nothing to learn."]
+    assert result.measures["lightgbm"]["mae"] == pytest.approx(0, abs=0.01)

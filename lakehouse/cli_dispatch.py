@@ -196,9 +196,13 @@ def dispatch_solve(
     if as_json:
         print_json(told)
         return
-    console().print(
-        f"{told['status']}: objective {told['objective']:,.2f}, bound {told['bound']:,.2f}, gap {told['gap']:.4%}", highlight=False
-    )
+    near = "no bound in this time" if told["gap"] is None else f"bound {told['bound']:,.2f}, gap {told['gap']:.4%}"
+    console().print(f"{told['status']}: objective {told['objective']:,.2f}, {near}", highlight=False)
+    for line in told["violations"][:10]:
+        console().print(f"not met: {line}", highlight=False, markup=False)
+    if len(told["violations"]) > 10:
+        more = len(told["violations"]) - 10
+        console().print(f"and {more} more; without the price of these, the plan costs {told['cost']:,.2f}", highlight=False)
     console().print(
         f"built in {told['build_seconds']:.2f} s, solved in {told['solve_seconds']:.1f} s; the plan is in {out}", highlight=False
     )

@@ -6,6 +6,7 @@ Only the format lives here; what an instance means to the optimiser is an ordina
 from __future__ import annotations
 
 import json
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +123,8 @@ def solve_instance(
         threads: 2 for both searches, 1 for the bound's alone.
 
     Returns:
-        objective, bound, gap, build_seconds, solve_seconds, peak_mb, status, and `violations` as a list of sentences.
+        objective, bound, gap, build_seconds, solve_seconds, peak_mb, status, `cost` (the objective without the price of what could not be
+        met) and `violations` as a list of sentences. Bound and gap are None where none is known.
     """
     begun = time.perf_counter()
     problem = read_instance(path)
@@ -133,7 +135,11 @@ def solve_instance(
         f"{row.kind}, {row.where}, period {row.period}: {row.amount:.3f} {row.unit} ({row.reason})"
         for row in solution.violations.itertuples()
     ]
-    return {**summary_line(solution), "violations": unmet}
+    told = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in summary_line(solution).items()
+    }
+    penalties = sum(solution.summary[name] for name in ("unserved_eur", "surplus_eur", "reserve_shortfall_eur"))
+    return {**told, "cost": solution.summary["objective_eur"] - penalties, "violations": unmet}
 
 
 def check_instance(path: Path | str, plan_path: Path | str) -> CheckReport:

@@ -16,9 +16,9 @@ import numpy as np
 from lakehouse.dispatch.algebra import Array, highs_with
 from lakehouse.dispatch.fleet import DispatchProblem
 from lakehouse.dispatch.formulation import CAPACITY_ROWS, BuiltModel, build, outage_mask
-from lakehouse.dispatch.pricing import priced_units
+from lakehouse.dispatch.pricing import Prices, priced_units
 from lakehouse.dispatch.schedules import follow, merit_order
-from lakehouse.dispatch.search import SLACK_TOLERANCE, SearchTask, race
+from lakehouse.dispatch.search import SLACK_TOLERANCE, Race, SearchTask, race
 from lakehouse.dispatch.solution import DispatchSolution, read_solution
 from lakehouse.errors import DispatchError
 
@@ -50,7 +50,7 @@ def solve(
 
     Returns:
         The plan with its cost, bound, prices and violations. `summary["status"]` is "optimal" (gap reached), "time_limit", or
-        "merit_order" (no plan found in time: units are committed by merit order).
+        "merit_order" (no plan found in time: units are committed by merit order, or by prices where that is cheaper).
     """
     begun = time.perf_counter()
     built = build(problem, kept=kept)
@@ -73,9 +73,10 @@ def solve(
         if threads > 1 and start is None:
             task = _with_sketch(task, problem, kept)
     found = race(task, deadline, two_cores=threads > 1 and len(problem.thermal) > 0)
-    status = "optimal" if found.gap <= gap * (1 + 1e-9) else "time_limit"
+    status = "merit_order" if found.solution is None else "optimal" if found.gap <= gap * (1 + 1e-9) else "time_limit"
+    if problem.thermal and (found.solution is None or not np.isfinite(found.bound)):
+        _at_short_notice(built, found, min(2.0, 0.1 * time_limit_seconds))
     if found.solution is None:
-        status = "merit_order"
         found.solution = _with_commitment(built, merit_order_plan(problem, built))
     values, prices = _finish(built, found.solution)
     built, values, prices = _separate_charging(built, values, prices, begun + time_limit_seconds)
@@ -133,6 +134,20 @@ def coarser(problem: DispatchProblem, together: int) -> DispatchProblem:
             for market in problem.markets
         ],
     )
+
+
+def _at_short_notice(built: BuiltModel, found: Race, seconds: float) -> None:
+    """A bound by prices where time brought none, and without a plan the cheaper one of merit order and what these prices commit."""
+    prices = Prices(priced_units(built), built.program)
+    bound, committed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: found.objective)
+    found.bound = max(found.bound, bound)
+    if found.solution is not None:
+        return
+    columns = integers_of(built, commitments_only=True)
+    for wish in (committed, merit_order(built.problem)):
+        solved = _fixed(built, _with_commitment(built, followed(built.problem, built, wish)), columns)
+        if solved is not None and (cost := float(built.program.cost @ solved[0])) < found.objective:
+            found.objective, found.solution = cost, solved[0]
 
 
 def merit_order_plan(problem: DispatchProblem, built: BuiltModel) -> Array:

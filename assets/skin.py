@@ -21,7 +21,7 @@ from lakehouse.flow.workspace import Workspace
 from lakehouse.storage.lake import Commit
 from resources import WorkspaceResource
 from resources.executor import runs_on_one_machine
-from resources.runs import PROCESS_TAG, PUBLISHES_TAG, process_tags
+from resources.runs import FAILED_TAG, PROCESS_TAG, PUBLISHES_TAG, process_tags
 
 DAGSTER_TYPES = {"VARCHAR": "string", "TIMESTAMP WITH TIME ZONE": "timestamp", "DOUBLE": "double", "BOOLEAN": "boolean", "DATE": "date"}
 CONTRACT_CHECK = "contract"
@@ -127,12 +127,14 @@ def table_assets(
             try:
                 outcomes = step(context, at_work)
             except ContractError as error:
+                _note_failure(context)
                 broken = next((c for c in contracts if str(error).startswith(c.name)), contracts[0])
                 yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(broken.name), passed=False, description=str(error))
                 raise dg.Failure(str(error), allow_retries=False) from None
             except Exception as error:
-                if may_pass(error):
+                if may_pass(error) and context.retry_number < TRY_AGAIN.max_retries:
                     raise  # the retry policy tries again
+                _note_failure(context)
                 told = str(error) if isinstance(error, GridlakeError) else f"{type(error).__name__}: {error}"
                 raise dg.Failure(told, allow_retries=False) from (None if isinstance(error, GridlakeError) else error)
             written = sum(outcome.commit.rows for outcome in outcomes.values() if outcome.commit)
@@ -168,6 +170,10 @@ def picture(png: bytes) -> dg.MarkdownMetadataValue:
     import base64
 
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _note_failure(context: dg.AssetExecutionContext) -> None:
+    context.instance.add_run_tags(context.run.run_id, {FAILED_TAG: "by what it did"})
 
 
 def _backfill_policy() -> dg.BackfillPolicy:

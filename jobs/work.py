@@ -1,7 +1,7 @@
 """What a run is for, as its tags tell it, whoever asked for it; and which work has to wait.
 
 Beside Dagster's own tags a run has `gridlake/work` (what it makes), `gridlake/reason`, and `gridlake/attempt`, which is the same
-for the same work on the same inputs within half an hour.
+for the same work on the same inputs within half an hour; a run that failed by what it did has `gridlake/failed`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from assets.skin import key_of
 from lakehouse.flow.staleness import Step, token_of
 from lakehouse.flow.workspace import Workspace
+from resources.runs import ATTEMPT_TAG, FAILED_TAG
 
 WORK_TAG = "gridlake/work"
 REASON_TAG = "gridlake/reason"
-ATTEMPT_TAG = "gridlake/attempt"
 PRIORITY_TAG = "dagster/priority"
 TRY_AGAIN_AFTER_SECONDS = 1800
+MOST_LOST = 3
+"""Runs of the same attempt whose process was lost, after which it counts as failed: it may be the work that kills them."""
 
 FRESH_DAYS = timedelta(days=2)
 TODAY, OLDER_DAYS, TRAINING = 20, 10, 5
@@ -60,8 +62,21 @@ def attempt_of(workspace: Workspace, steps: Iterable[Step]) -> str:
 
 def failed_lately(workspace: Workspace, instance: dg.DagsterInstance, step: Step) -> bool:
     """Whether the same step on the same inputs failed within this half hour: it is passed over until the next."""
-    failed = dg.RunsFilter(tags={ATTEMPT_TAG: attempt_of(workspace, [step])}, statuses=[dg.DagsterRunStatus.FAILURE])
-    return bool(instance.get_runs(failed, limit=1))
+    failed = _failed(instance, attempt_of(workspace, [step]))
+    return len(failed) >= MOST_LOST or any(FAILED_TAG in run.tags for run in failed)
+
+
+def lost_lately(instance: dg.DagsterInstance, attempt: str, *, unless: str = FAILED_TAG) -> int:
+    """How many runs of an attempt were stopped, killed or lost, so that it is worth another run at once; three at most.
+
+    `unless` names the tag of runs that ended by what they did.
+    """
+    return sum(unless not in run.tags for run in _failed(instance, attempt))
+
+
+def _failed(instance: dg.DagsterInstance, attempt: str) -> list[dg.DagsterRun]:
+    failed = dg.RunsFilter(tags={ATTEMPT_TAG: attempt}, statuses=[dg.DagsterRunStatus.FAILURE])
+    return list(instance.get_runs(failed, limit=MOST_LOST))
 
 
 def held_back(repository: dg.RepositoryDefinition | None, instance: dg.DagsterInstance, steps: list[Step]) -> dict[Step, str]:

@@ -14,6 +14,10 @@ from pathlib import Path
 import dagster as dg
 
 PROCESS_TAG = "gridlake/process"
+ATTEMPT_TAG = "gridlake/attempt"
+"""The same for the same work on the same inputs within half an hour; see `jobs.work`."""
+FAILED_TAG = "gridlake/failed"
+"""On a run that failed by what it did, and not because its process was stopped, killed or lost: to try again is no use."""
 PUBLISHES_TAG = "gridlake/publishes"
 """On a run whose caller publishes the catalog when all is done, so that not every step has to."""
 AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]

@@ -11,8 +11,8 @@ import warnings
 import dagster as dg
 
 from assets.skin import key_of
-from jobs.up_to_date import JOB, up_to_date
-from jobs.work import ATTEMPT_TAG, PRIORITY_TAG, REASON_TAG, TODAY, WORK_TAG, attempt_of, failed_lately, held_back, tags_of
+from jobs.up_to_date import JOB, TOLD_TAG, up_to_date
+from jobs.work import PRIORITY_TAG, REASON_TAG, TODAY, WORK_TAG, attempt_of, failed_lately, held_back, lost_lately, tags_of
 from lakehouse.errors import GridlakeError
 from lakehouse.flow.staleness import Step, is_being_written, next_steps, pulse, settles_in
 from lakehouse.flow.workspace import Workspace
@@ -20,7 +20,7 @@ from lakehouse.site import Site
 from lakehouse.storage.lake import days_between
 from resources import WorkspaceResource
 from resources.executor import runs_on_one_machine
-from resources.runs import end_lost_runs
+from resources.runs import ATTEMPT_TAG, end_lost_runs
 
 EVERY_SECONDS = 5
 ONE_STEP = "one_step"
@@ -87,7 +87,7 @@ def _asked(context: dg.SensorEvaluationContext, workspace: Workspace, beat: str)
         told = [f"Waiting for {len(waiting)} runs."] if waiting else []
         told += [f"{step} failed and is tried again within half an hour." for step in failed]
         return dg.SensorResult(skip_reason="; ".join([*told, *held.values()]) or "All is up to date.", cursor=cursor)
-    asked = [_all_in_one(workspace, steps)] if one_run else [_request(workspace, step) for step in steps]
+    asked = [_all_in_one(context, workspace, steps)] if one_run else [_request(context, workspace, step) for step in steps]
     return dg.SensorResult(run_requests=asked, cursor=cursor, asset_events=_arrivals(workspace, steps))
 
 
@@ -98,22 +98,25 @@ def _let_settle(workspace: Workspace) -> None:
         time.sleep(max(arriving))
 
 
-def _all_in_one(workspace: Workspace, steps: list[Step]) -> dg.RunRequest:
+def _all_in_one(context: dg.SensorEvaluationContext, workspace: Workspace, steps: list[Step]) -> dg.RunRequest:
     attempt = attempt_of(workspace, steps)
     tags = {
         STEP_TAG: JOB,
         WORK_TAG: JOB,
         REASON_TAG: "; ".join(f"{step}: {step.reason}" for step in steps),
         PRIORITY_TAG: str(TODAY),
+        ATTEMPT_TAG: attempt,
     }
-    return dg.RunRequest(run_key=f"{JOB}-{attempt}", job_name=JOB, tags=tags)
+    lost = lost_lately(context.instance, attempt, unless=TOLD_TAG)
+    return dg.RunRequest(run_key=f"{JOB}-{attempt}-{lost}", job_name=JOB, tags=tags)
 
 
-def _request(workspace: Workspace, step: Step) -> dg.RunRequest:
+def _request(context: dg.SensorEvaluationContext, workspace: Workspace, step: Step) -> dg.RunRequest:
     # The same step on the same inputs is asked for once; should it fail, once more every half hour.
-    tags = tags_of(workspace, step)
+    tags = tags_of(workspace, step) | {STEP_TAG: str(step)}
+    key = f"{tags[ATTEMPT_TAG]}-{lost_lately(context.instance, tags[ATTEMPT_TAG])}"
     selection = [dg.AssetKey(table.split("/")) for table in step.tables]
-    return dg.RunRequest(run_key=tags[ATTEMPT_TAG], job_name=ONE_STEP, asset_selection=selection, tags=tags | {STEP_TAG: str(step)})
+    return dg.RunRequest(run_key=key, job_name=ONE_STEP, asset_selection=selection, tags=tags)
 
 
 def _arrivals(workspace: Workspace, steps: list[Step]) -> list[dg.AssetObservation]:

@@ -1,5 +1,6 @@
 """One run that makes all that is stale: what it does, what it passes over, and what Dagster's records tell of it."""
 
+import contextlib
 import logging
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 
 from definitions import build_definitions
 from jobs.up_to_date import FOR_TAG, make_what_is_stale
-from jobs.work import PRIORITY_TAG, WORK_TAG
+from jobs.work import MOST_LOST, PRIORITY_TAG, WORK_TAG
 from lakehouse.errors import ContractError
 from lakehouse.flow.workspace import Workspace
 from tests.flow.builders import day, land, reading_lines, series_lines, village
@@ -124,3 +125,27 @@ def test_no_forecast_waits_for_a_training_that_is_due_while_there_is_a_model(sit
     assert work.index("models/demand") > work.index("forecasts/demand 2026-03-20")
     training = next(r for r in instance.get_runs() if r.tags[WORK_TAG] == "models/demand")
     assert int(training.tags[PRIORITY_TAG]) < 20
+
+
+def test_a_step_whose_process_was_killed_is_made_at_once_but_not_for_ever(site, instance, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    settle(land(site, "readings", day(20), "more.csv", reading_lines(day(19), meter="B")))
+    for _ in range(MOST_LOST):
+        with monkeypatch.context() as dying, contextlib.suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            dying.setattr("assets.raw.read_deliveries", killed)
+            bring_up(site, instance)
+    attempts = of_steps(instance, dg.DagsterRunStatus.FAILURE)
+    assert attempts == ["raw/readings 2026-03-20"] * MOST_LOST  # tried again each time, as nobody said that it can't be done
+    bring_up(site, instance)
+    assert not [w for w in of_steps(instance) if w.startswith("raw/")]  # it may be the work that kills them: not before half an hour
+
+
+def test_a_killed_step_is_made_by_the_next_run(site, instance, monkeypatch):
+    settle(land(site, "readings", day(20), "more.csv", reading_lines(day(19), meter="B")))
+    with monkeypatch.context() as dying, contextlib.suppress(KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        dying.setattr("assets.raw.read_deliveries", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        bring_up(site, instance)
+    bring_up(site, instance)
+    assert "raw/readings 2026-03-20" in of_steps(instance)

@@ -77,6 +77,15 @@ def test_a_corrected_file_is_asked_for_again_and_the_same_bytes_are_not(site, in
     assert evaluate(refresh_sensor(site.site), site, instance).run_requests[0].run_key != first
 
 
+def test_a_run_that_was_killed_is_asked_for_again_at_once_and_one_that_failed_is_not(site, instance):
+    land_readings(site, 18)
+    request = evaluate(refresh_sensor(site.site), site, instance).run_requests[0]
+    run(instance, fails="yes", **request.tags, **{TOLD_TAG: "the runs of its steps"})
+    assert evaluate(refresh_sensor(site.site), site, instance).run_requests[0].run_key == request.run_key
+    run(instance, fails="yes", **request.tags)
+    assert evaluate(refresh_sensor(site.site), site, instance).run_requests[0].run_key != request.run_key
+
+
 def test_where_each_run_is_a_pod_the_steps_are_asked_for_stage_by_stage(site, instance, layered):
     land_readings(site, 18)
     tick = evaluate(refresh_sensor(site.site), site, instance)

@@ -149,9 +149,9 @@ def score_registers(connection: duckdb.DuckDBPyConnection, since: date) -> list[
                       AND date_diff('day', interval_start, interval_end) {condition}
                 )
                 SELECT 'wrong_factor, read every {title[2:]}', 'register_difference', count(*) FILTER (WHERE is_wrong),
-                       count(*) FILTER (WHERE is_wrong AND verdict = 'differs') / count(*) FILTER (WHERE is_wrong),
+                       count(*) FILTER (WHERE is_wrong AND verdict = 'differs') / NULLIF(count(*) FILTER (WHERE is_wrong), 0),
                        count(*) FILTER (WHERE verdict = 'differs'),
-                       count(*) FILTER (WHERE is_faulty AND verdict = 'differs') / count(*) FILTER (WHERE verdict = 'differs')
+                       count(*) FILTER (WHERE is_faulty AND verdict = 'differs') / NULLIF(count(*) FILTER (WHERE verdict = 'differs'), 0)
                 FROM spans
                 """
             ).fetchall()[0]

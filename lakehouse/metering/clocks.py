@@ -7,7 +7,8 @@ one, make a curve in which an hour's shift can't hide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -22,13 +23,37 @@ SAMPLED_REGISTERS = 40
 PAST_DAYS = 14
 LARGEST_SHIFT_HOURS = 14
 LEAST_HOURS = 20
+LEAST_DAYS = 3
+# A feed whose files nearly all begin and end at the same hours of the local day.
+LEAST_FILES, MOST_ALIKE = 4, 0.8
+# A file beside these hours is not moved where that would make it so much stranger.
+MOST_CONTRADICTION = 2.0
 # So many hours of a single register say as much as a day of several.
 MANY_HOURS = 96
+# Where the past days themselves resemble each other less, nothing can be told: a few chargers, a few roofs.
+LEAST_CORRELATION = 0.9
+# A moved curve must resemble the past as well as the past itself does, or at least so well.
+CLEAR_CORRELATION = 0.95
 FileKey = tuple[str, str, int]
 
 
-def shifted_files(run: Run, delivered: str, is_reading: str, history: str | None, holidays: Iterable[date]) -> dict[FileKey, int]:
-    """Finds files that are some hours off, from the registers in `clock_samples`.
+def shifted_files(
+    run: Run,
+    delivered: str,
+    is_reading: str,
+    history: str | None,
+    holidays: Iterable[date],
+    spans: Mapping[FileKey, tuple[int, int]],
+) -> dict[FileKey, int]:
+    """Finds files that are some hours off, from the registers in `clock_samples` and from the files' own spans.
+
+    Args:
+        run: the run.
+        delivered: name of the delivered rows.
+        is_reading: SQL that is true for a row `d` that can be a reading.
+        history: name of the earlier trusted readings, or None.
+        holidays: local days that are like Sundays.
+        spans: first and last moment (microseconds since 1970) that most registers of a file have.
 
     Returns:
         Feed, file and delivery date (days since 1970) of each such file, with the hours that its stamps are late.
@@ -110,43 +135,131 @@ def shifted_files(run: Run, delivered: str, is_reading: str, history: str | None
     curves: dict[tuple, list[tuple[datetime, float, int]]] = {}
     for feed, file, delivery, hour, share, registers in now:
         curves.setdefault((feed, file, delivery), []).append((hour, share, registers))
+    past_days = run.connection.execute(
+        f"""
+        WITH levels AS (SELECT DISTINCT feed, file, delivery_date, meter_id, register, level FROM {run.clock_profiles}),
+        opened AS (
+            SELECT feed, file, delivery_date, CAST(timezone('{run.time_zone}', min(hour)) AS DATE) AS opens
+            FROM {run.clock_now} GROUP BY ALL
+        )
+        SELECT feed, file, delivery_date, p.day, p.is_off, p.hour, avg(least(p.kw / l.level, 6)) AS share
+        FROM levels l JOIN opened o USING (feed, file, delivery_date)
+        JOIN {run.clock_past} p ON p.meter_id = l.meter_id AND p.register = l.register
+             AND p.day < o.opens AND p.day >= o.opens - {PAST_DAYS}
+        GROUP BY ALL
+        """
+    ).fetchall()
+    usual: dict[tuple, dict[tuple[bool, date], list[tuple[float, float]]]] = {}
+    for feed, file, delivery, day, is_off, hour, share in past_days:
+        known = expected.get((feed, file, delivery), {})
+        told = known.get((is_off, hour), known.get((False, hour)))
+        if told is not None:
+            usual.setdefault((feed, file, delivery), {}).setdefault((is_off, day), []).append((share, told))
     off = set(holidays)
+    beside = _beside_other_files(run, spans)
     found = {}
     for name, curve in curves.items():
+        key = (name[0], name[1], (name[2] - date(1970, 1, 1)).days)
+        if key in beside:
+            known = expected.get(name, {})
+            shares = [(hour, share) for hour, share, _ in curve]
+            moved, as_stamped = (_moved_disagreement(run, shares, known, hours, off) for hours in (beside[key], 0))
+            if not known or moved <= MOST_CONTRADICTION * as_stamped:
+                found[key] = beside[key]
+            continue
         most = max(registers for _, _, registers in curve)
         whole = [(hour, share) for hour, share, registers in curve if 2 * registers > most]
         if len(whole) < (LEAST_HOURS if most >= run.rules.shifted_least_registers else MANY_HOURS):
             continue
-        late = _hours_late(run, whole, expected.get(name, {}), off)
+        middle = whole[len(whole) // 2][0].astimezone(ZoneInfo(run.time_zone))
+        is_off = middle.isoweekday() >= 6 or middle.date() in off
+        strange = sorted(
+            _disagreement(*zip(*pairs, strict=True))
+            for (was_off, _), pairs in usual.get(name, {}).items()
+            if was_off == is_off and len(pairs) >= LEAST_HOURS
+        )
+        if len(strange) < LEAST_DAYS:
+            continue
+        late = _hours_late(run, whole, expected.get(name, {}), strange[-2], off)
         if late:
-            found[(name[0], name[1], (name[2] - date(1970, 1, 1)).days)] = late
+            found[key] = late
+    return found | {key: hours for key, hours in beside.items() if all(key[1] != name[1] for name in curves)}
+
+
+def _beside_other_files(run: Run, spans: Mapping[FileKey, tuple[int, int]]) -> dict[FileKey, int]:
+    """Files that begin and end the same hours of the local clock beside nearly all other files of their feed, with these hours."""
+    zone = ZoneInfo(run.time_zone)
+    edges: dict[FileKey, tuple[int, int]] = {}
+    for key, span in spans.items():
+        opens, closes = (datetime.fromtimestamp(us / 1e6, zone) for us in span)
+        edges[key] = (opens.hour * 60 + opens.minute, closes.hour * 60 + closes.minute)
+    found = {}
+    for feed in {key[0] for key in edges}:
+        usual = Counter(edge for key, edge in edges.items() if key[0] == feed)
+        (first, last), most = usual.most_common(1)[0]
+        length = sorted(closes - opens for key, (opens, closes) in spans.items() if key[0] == feed and edges[key] == (first, last))[
+            most // 2
+        ]
+        if most < LEAST_FILES or most < MOST_ALIKE * usual.total():
+            continue
+        for key, edge in edges.items():
+            other_length = spans[key][1] - spans[key][0]
+            if key[0] != feed or edge == (first, last) or abs(other_length - length) > 3600 * 10**6:
+                continue
+            begins, ends = ((at - usual_at + 720) % 1440 - 720 for at, usual_at in zip(edge, (first, last), strict=True))
+            if begins and begins % 60 == 0 and abs(begins - ends) in (0, 60) and _is_local_or_equal(run, spans[key], begins, ends):
+                found[key] = begins // 60
     return found
 
 
-def _hours_late(run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], holidays: set[date]) -> int:
-    """By how many hours a curve's stamps are late (early: negative); 0 where no shift explains it far better than none."""
+def _is_local_or_equal(run: Run, span: tuple[int, int], begins: int, ends: int) -> bool:
+    """Whether both ends are equally late, or each by the clock's offset at it: local time stamped as UTC on a day of a clock change."""
+    if begins == ends:
+        return True
     zone = ZoneInfo(run.time_zone)
-    shares = np.array([share for _, share in curve])
-    if np.ptp(shares) == 0:
-        return 0
+    stamps = (datetime.fromtimestamp(us / 1e6, ZoneInfo("UTC")).replace(tzinfo=zone) for us in span)
+    return [(stamp.utcoffset() or timedelta()).total_seconds() / 60 for stamp in stamps] == [begins, ends]
 
-    def disagreement(shift: int) -> float:
-        told = []
-        for hour, _ in curve:
-            local = (hour - timedelta(hours=shift)).astimezone(zone)
-            is_off = local.isoweekday() >= 6 or local.date() in holidays
-            usual = expected.get((is_off, local.hour), expected.get((False, local.hour)))
-            if usual is None:
-                return 1.0
-            told.append(usual)
-        if np.ptp(told) == 0:
-            return 1.0
-        return 1.0 - float(np.corrcoef(shares, told)[0, 1]) * abs(float(np.corrcoef(shares, told)[0, 1]))
 
-    as_stamped = disagreement(0)
-    if as_stamped <= 1.0 - run.rules.shifted_profile_agreement**2:
+def _hours_late(
+    run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], strangest: float, holidays: set[date]
+) -> int:
+    """By how many hours a curve's stamps are late (early: negative); 0 where no shift explains it far better than none.
+
+    Args:
+        run: the run.
+        curve: hours (UTC) with the registers' mean share of their level.
+        expected: the same of the past, by day off or not and local hour.
+        strangest: disagreement of the strangest day of the past but one.
+        holidays: local days that are like Sundays.
+    """
+    as_stamped = _moved_disagreement(run, curve, expected, 0, holidays)
+    if strangest > 1.0 - LEAST_CORRELATION**2 or as_stamped <= run.rules.shifted_least_strangeness * strangest:
         return 0
-    disagreements = {shift: disagreement(shift) for shift in range(-LARGEST_SHIFT_HOURS, LARGEST_SHIFT_HOURS + 1)}
+    shifts = range(-LARGEST_SHIFT_HOURS, LARGEST_SHIFT_HOURS + 1)
+    disagreements = {shift: _moved_disagreement(run, curve, expected, shift, holidays) for shift in shifts}
     best = min(disagreements, key=lambda shift: (disagreements[shift], abs(shift)))
-    is_clear = disagreements[best] <= min(run.rules.shifted_profile_residual * as_stamped, 1.0 - run.rules.shifted_profile_agreement**2)
-    return best if is_clear else 0
+    most = min(run.rules.shifted_most_left * as_stamped, max(strangest, 1.0 - CLEAR_CORRELATION**2))
+    return best if disagreements[best] <= most else 0
+
+
+def _moved_disagreement(
+    run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], shift: int, holidays: set[date]
+) -> float:
+    zone = ZoneInfo(run.time_zone)
+    told = []
+    for hour, _ in curve:
+        local = (hour - timedelta(hours=shift)).astimezone(zone)
+        usual = expected.get((local.isoweekday() >= 6 or local.date() in holidays, local.hour), expected.get((False, local.hour)))
+        if usual is None:
+            return 1.0
+        told.append(usual)
+    return _disagreement([share for _, share in curve], told)
+
+
+def _disagreement(shares: Sequence[float], told: Sequence[float]) -> float:
+    """1 less the squared correlation of two curves; 1 and more where they have nothing to do with each other."""
+    if np.ptp(shares) == 0 or np.ptp(told) == 0:
+        return 1.0
+    correlation = float(np.corrcoef(shares, told)[0, 1])
+    return 1.0 - correlation * abs(correlation)

@@ -53,8 +53,8 @@ class VeeRules:
         late_read_lone_excess: and how much larger than either of them on a register that counts zeros at other hours of the day.
         unit_slip_decades: how far (in powers of ten) a day's level may be from 1000 times the usual to be a unit slip.
         shifted_least_registers: registers of a file that must agree on its hours before one beside them has a shifted clock.
-        shifted_profile_agreement: correlation with the registers' past that a whole file's hours must reach once they are moved,
-        shifted_profile_residual: and what share of the disagreement may be left, for the file's clock to be taken as shifted.
+        shifted_least_strangeness: how much stranger than the strangest of its past days but one a whole file's hours must be,
+        shifted_most_left: and what share of that may be left once they are moved, for the file's clock to be taken as shifted.
         profile_days: days of past that a like-day profile rests on.
         persistence_per_hour: how much of a deviation from the profile remains after an hour (AR(1), for the gap's edges).
         line_weight_hours: longest gap that is filled by the straight line between its edges, in hours; up to three times as long the line
@@ -92,8 +92,8 @@ class VeeRules:
     late_read_lone_excess: float = 1.5
     unit_slip_decades: float = 0.7
     shifted_least_registers: int = 5
-    shifted_profile_agreement: float = 0.9
-    shifted_profile_residual: float = 0.5
+    shifted_least_strangeness: float = 1.25
+    shifted_most_left: float = 0.5
     profile_days: int = 35
     persistence_per_hour: float = 0.5
     line_weight_hours: float = 1.0

@@ -111,7 +111,7 @@ def look(
     *,
     has_registry: bool,
     first_day: date | None,
-    shifted: Callable[[pa.Table], dict[tuple[str, str, int], int]],
+    shifted: Callable[[pa.Table, dict[tuple[str, str, int], tuple[int, int]]], dict[tuple[str, str, int], int]],
     trust_nothing: bool = False,
 ) -> None:
     """Looks at all delivered rows once, and makes the tables of what was found.
@@ -125,7 +125,7 @@ def look(
         delivered: name of the relation of delivered rows.
         has_registry: whether there is a registry, so that a meter can be unknown.
         first_day: the site's first day; rows of earlier ones are never sound.
-        shifted: tells the files whose clock is hours off from a sample of the registers in each.
+        shifted: tells the files whose clock is hours off from a sample of the registers in each and the files' spans.
         trust_nothing: leaves every day to the rules one by one, for comparison.
     """
     columns = """meter_id, register, feed, file, line, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
@@ -148,7 +148,7 @@ def look(
             usual_spans = found.usual_spans()
             continue
         if shifted_files is None:
-            shifted_files = shifted(found.samples())
+            shifted_files = shifted(found.samples(), found.usual_spans())
             if shifted_files:
                 continue
         break

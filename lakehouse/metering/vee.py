@@ -187,9 +187,9 @@ def validate_estimate_edit(
     _past_levels(run, history, reports)
     off = list(holidays)
 
-    def shifted_files(samples: pa.Table) -> dict[clocks.FileKey, int]:
+    def shifted_files(samples: pa.Table, spans: dict[clocks.FileKey, tuple[int, int]]) -> dict[clocks.FileKey, int]:
         run.take("clock_samples", samples)
-        return clocks.shifted_files(run, delivered, _IS_READING, history, off)
+        return clocks.shifted_files(run, delivered, _IS_READING, history, off, spans)
 
     screen.look(run, delivered, has_registry=has_registry, first_day=first_day, shifted=shifted_files, trust_nothing=trust_nothing)
     estimation.heard(run, history, reports)

@@ -56,6 +56,16 @@ def test_three_meters_of_a_day_are_too_few_and_a_week_of_one_is_enough():
     assert found[20]["rule"] == "shifted_clock" and found[20]["energy_kwh"] == round(USUAL[20] * 1.02, 4)
 
 
+def test_a_file_beside_the_hours_of_all_other_files_is_moved_back_without_a_past():
+    rows = []
+    for n, meters in enumerate(("ABCDE", "FGHIJ", "KLMNO", "PQRST", "UVWXY")):
+        lines = [line for meter in meters for line in day(meter=meter, file=f"route-{n}.csv")]
+        rows += moved(lines, 2) if n == 3 else lines
+    result = run(rows)
+    assert {r["meter_id"] for r in result.trusted.to_pylist() if r["rule"] == "shifted_clock"} == set("PQRST")
+    assert [result.hours(meter="P")[h]["energy_kwh"] for h in range(24)] == USUAL
+
+
 def test_without_a_past_nothing_is_moved():
     rows = [r for meter in METERS for r in moved(day(meter=meter), 2)]
     result = run([*rows, row(at=MONDAY, hour=0, meter="G")])

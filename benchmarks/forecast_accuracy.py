@@ -1,6 +1,7 @@
 """How good the forecasts are on published data: one row per data set and model, beside the operator and last week's value.
 
-    python benchmarks/forecast_accuracy.py --data PATH [--only spain_load,epf_np] [--models lightgbm,lear,ensemble] [--refit 7] [--json]
+    python benchmarks/forecast_accuracy.py --data PATH [--only spain_load,epf_np] [--models lightgbm,lear,ensemble] [--refit 7]
+        [--days 364] [--workers 2] [--resume DIR] [--json]
 
 PATH is the folder with the published data sets (`spain/`, `entsoe_de/`, …); GRIDLAKE_DATA or `../shared/data` beside the repository
 when left out. Rolling origin, models refitted every `--refit` days on what was known at the issue; nothing after the issue is read.
@@ -230,28 +231,44 @@ def vic_elec(data: Path) -> Case:
     )
 
 
-def swiss_aggregate(data: Path) -> Case:
-    """Mean of the homes that were read in all five weeks (44 to 48; the year is not given: 2010 has the same weekdays as any)."""
-    weeks = []
-    for week in range(44, 49):
-        table = pd.read_csv(data / f"meters/swiss_15min/elcons_15min_w{week}.csv.gz").set_index("VID")
-        weeks.append(table)
+def swiss_homes(data: Path) -> tuple[pd.DatetimeIndex, pd.DataFrame]:
+    """Homes that were read in all five weeks, a column each, in kWh a quarter-hour.
+
+    Weeks 44 to 48; the files don't give the year, and the weather that is published with them is that of 2018.
+    """
+    weeks = [pd.read_csv(data / f"meters/swiss_15min/elcons_15min_w{week}.csv.gz").set_index("VID") for week in range(44, 49)]
     homes = sorted(set.intersection(*(set(w.index) for w in weeks)))
-    mean = np.concatenate([w.loc[homes].to_numpy(dtype=float).mean(axis=0) for w in weeks])
-    at = pd.date_range("2010-11-01", periods=len(mean), freq="15min", tz="Europe/Zurich").tz_convert("UTC")
-    task = ForecastTask("demand", ("mean_home",), "Europe/Zurich", "CH", "", 46.9, 8.2, interval_minutes=15, unit="kWh")
+    table = pd.DataFrame(np.concatenate([w.loc[homes].to_numpy(dtype=float).T for w in weeks]), columns=[str(h) for h in homes])
+    return pd.date_range("2018-10-29", periods=len(table), freq="15min", tz="Europe/Zurich").tz_convert("UTC"), table
+
+
+def swiss_task(series: tuple[str, ...]) -> ForecastTask:
+    return ForecastTask("demand", series, "Europe/Zurich", "CH", "", 47.4, 8.0, interval_minutes=15, unit="kWh")
+
+
+def swiss_aggregate(data: Path) -> Case:
+    at, homes = swiss_homes(data)
+    span = dt.date(2018, 11, 23), dt.date(2018, 12, 2)
     return Case(
-        task,
-        long(at, mean, "mean_home"),
+        swiss_task(("all_homes",)),
+        long(at, homes.sum(axis=1), "all_homes"),
         None,
         None,
-        dt.date(2010, 11, 27),
-        dt.date(2010, 12, 5),
+        *span,
         "WAPE <= 0.6 x last week",
         "wape",
         0.6,
         "seasonal_naive",
     )
+
+
+def swiss_singles(data: Path, count: int = 40) -> Case:
+    """Single homes, every so many of them; the bar is the pinball loss of last week's value as it stands, half its absolute error."""
+    at, homes = swiss_homes(data)
+    chosen = tuple(homes.columns[:: max(len(homes.columns) // count, 1)][:count])
+    actuals = pd.concat([long(at, homes[home], home) for home in chosen], ignore_index=True)
+    span = dt.date(2018, 11, 23), dt.date(2018, 12, 2)
+    return Case(swiss_task(chosen), actuals, None, None, *span, "pinball <= 0.6 x last week", "pinball", 0.6, "last_week")
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------
@@ -304,11 +321,19 @@ CASES = {
     "opsd_fr": opsd_france,
     "vic_elec": vic_elec,
     "swiss_aggregate": swiss_aggregate,
+    "swiss_singles": swiss_singles,
 } | {f"epf_{m.lower()}": (lambda data, m=m: epf_market(data, m)) for m in EPF}
 
 
 def run(
-    name: str, data: Path, models: tuple[str, ...], refit_days: int, days: int | None, history_days: int | None
+    name: str,
+    data: Path,
+    models: tuple[str, ...],
+    refit_days: int,
+    days: int | None,
+    history_days: int | None,
+    workers: int = 1,
+    resume: Path | None = None,
 ) -> tuple[Case, BacktestResult]:
     case = CASES[name](data)
     first = case.first_day if days is None else max(case.first_day, case.last_day - dt.timedelta(days=days - 1))
@@ -324,6 +349,8 @@ def run(
         models=models,
         refit_days=refit_days,
         operator=case.operator,
+        workers=workers,
+        resume=resume / name if resume else None,
     )
     return case, result
 
@@ -338,19 +365,23 @@ def main() -> None:
     parser.add_argument("--refit", type=int, default=7)
     parser.add_argument("--days", type=int, help="only the last so many days of each span")
     parser.add_argument("--history-days", type=int, help="learn from at most so many days before the span")
+    parser.add_argument("--workers", type=int, default=1, help="processes: models run side by side")
+    parser.add_argument("--resume", type=Path, help="folder for finished blocks; a second run goes on from there")
     parser.add_argument("--json", action="store_true", help="one JSON object per line, as `gridlake backtest --json` prints")
     options = parser.parse_args()
     if not options.data.exists():
         raise SystemExit(f"The data folder {options.data} is not there: give --data PATH or set GRIDLAKE_DATA.")
     for name in options.only.split(","):
         began = time.perf_counter()
-        case, result = run(name, options.data, tuple(options.models.split(",")), options.refit, options.days, options.history_days)
+        models = tuple(options.models.split(","))
+        case, result = run(name, options.data, models, options.refit, options.days, options.history_days, options.workers, options.resume)
         if options.json:
             for row in result.summary_rows(name):
                 print(json.dumps(row), flush=True)
             continue
         print(f"\n{name}  {result.first_day} to {result.last_day}  bar: {case.bar}  {result.label}  ({time.perf_counter() - began:.0f} s)")
-        reference = result.measures[case.against][case.measure] if case.against else 1.0
+        last_week = {"pinball": result.measures["seasonal_naive"]["mae"] / 2}
+        reference = (last_week if case.against == "last_week" else result.measures.get(case.against, {})).get(case.measure, 1.0)
         for model, found in sorted(result.measures.items(), key=lambda item: item[1]["mae"]):
             share = found[case.measure] / reference
             verdict = "" if model == case.against else ("met" if share <= case.limit else "missed")

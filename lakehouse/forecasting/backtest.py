@@ -149,10 +149,11 @@ def backtest(
         )
     learning_start = earliest + dt.timedelta(days=8)
     if (first_issue - learning_start).days < 14:
+        begin = earliest + dt.timedelta(days=24)
+        later = f"Begin on {begin} or later; " if begin <= have.max().tz_convert(task.time_zone).date() else "Land more of it; "
         raise ForecastError(
             f"A backtest of {task.target} from {first_day} needs three weeks of earlier actuals, found data from {earliest} on.",
-            f"Begin on {earliest + dt.timedelta(days=24)} or later, "
-            f"or land a longer history ({history_days(task)} days fill every feature).",
+            f"{later}{history_days(task)} days of history fill every feature.",
         )
     issues = task.issue_instants(learning_start, last_issue)
     features = build_features(task, mine, inputs, issues)

@@ -26,8 +26,10 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""Nothing is sent to MLflow's makers, and a server that does not answer holds no training up. The environment goes before."""
+"""Nothing is sent to MLflow's makers, a server that does not answer holds no training up, and a server's links are not printed
+between our own lines. The environment goes before."""
 
 
 def mirror(

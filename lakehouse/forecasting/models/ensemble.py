@@ -114,7 +114,9 @@ class Calibration:
 def _level(probability: float, theta: float, days: float) -> float:
     """Level at which past errors are read for a probability: further out for a larger theta and for fewer days."""
     tail = min(probability, 1 - probability) * float(np.exp(-theta))
-    inner = min((1 - min(tail, 0.5)) * (1 + 1 / days), 1.0)
+    tail = min(tail, 0.5)
+    # no further than half the tail: with a dozen days the correction for their number would ask for the worst error ever seen
+    inner = min((1 - tail) * (1 + 1 / days), 1 - tail / 2)
     return inner if probability > 0.5 else 1 - inner
 
 

@@ -6,6 +6,7 @@ every statement and commits every event; this one keeps the engine, and commits 
 
 import os
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,8 @@ class OneFileEventLog(ConsolidatedSqliteEventLogStorage):
     """The event log of a laptop: `base_dir` is the folder of its file."""
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
+        # Dagster warns at every step that logging by its settings is new; whoever wrote the settings knows.
+        warnings.filterwarnings("ignore", message="Handling yaml-defined logging configuration")
         self._own = threading.local()
         super().__init__(base_dir, inst_data)
 

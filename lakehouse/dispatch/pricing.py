@@ -132,6 +132,17 @@ class Priced:
     missing_reserve: Array
 
 
+@dataclass
+class Climbed:
+    """The best bound, the prices that prove it, who runs at them, and the mean of who ran on the way, (units, horizon)."""
+
+    bound: float
+    energy: Array
+    reserve: Array
+    committed: Array
+    mean_committed: Array
+
+
 class Prices:
     """Prices of energy by zone and of reserve, and the bound that they prove."""
 
@@ -251,9 +262,7 @@ class Prices:
         _, supplied, _ = self.rest.answer(of(self.rest.demand), np.zeros(self.horizon))
         return of(self.rest.demand - supplied)
 
-    def climb(
-        self, seconds: float, energy: Array, tell: Callable[[float], None], cost_of_a_plan: Callable[[], float]
-    ) -> tuple[float, Array]:
+    def climb(self, seconds: float, energy: Array, tell: Callable[[float], None], cost_of_a_plan: Callable[[], float]) -> Climbed:
         """Raises the bound until it hardly moves or the time is up.
 
         Args:
@@ -261,17 +270,14 @@ class Prices:
             energy: prices to begin with, (zones, horizon).
             tell: told every better bound.
             cost_of_a_plan: cost of the best plan known by now, infinite without one.
-
-        Returns:
-            The best bound, and how much of each unit's capacity the averaged answers commit, 0 to 1, (units, horizon).
         """
         begun = time.perf_counter()
         lowest, highest, dearest = self.units.price_limits
         best_energy, best_reserve = np.clip(energy, lowest, highest), np.zeros(self.horizon)
         mean = self.answer(best_energy, best_reserve)
-        bound = mean.bound
+        bound, committed = mean.bound, mean.committed
         if not np.isfinite(bound):
-            return -np.inf, mean.committed
+            return Climbed(-np.inf, best_energy, best_reserve, mean.committed, mean.committed)
         tell(bound)
         stride, stalled = 1.0, 0
         while time.perf_counter() - begun < seconds and stride > 2e-3:
@@ -295,13 +301,13 @@ class Prices:
             if found.bound > bound:
                 if found.bound > bound + 1e-6 * abs(bound):
                     stalled, stride = 0, min(1.0, 1.1 * stride)
-                bound, best_energy, best_reserve = found.bound, tried_energy, tried_reserve
+                bound, committed, best_energy, best_reserve = found.bound, found.committed, tried_energy, tried_reserve
                 tell(bound)
             else:
                 stalled += 1
                 if stalled >= 4:
                     stalled, stride = 0, 0.7 * stride
-        return bound, mean.committed
+        return Climbed(bound, best_energy, best_reserve, committed, mean.committed)
 
 
 class _Rest:

@@ -33,6 +33,8 @@ SLOW_PRESOLVE_RULES = 1 << 15 | 1 << 16
 # The price game's share of the time: its bound hardly moves after this many seconds on a large instance.
 SHARE_FOR_PRICES, SECONDS_FOR_PRICES = 0.3, 40.0
 SHARE_FOR_A_GUESS, SECONDS_FOR_A_GUESS = 0.12, 20.0
+# A unit wavers where so much of its answers differed from the last; it is marginal where this change of all prices switches it.
+WAVERING, MOST_WAVERING, MARGINAL_PRICE_SHARE = 0.03, 64, 0.06
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -431,8 +433,7 @@ def _improve(task: SearchTask, line: Any) -> None:
     """Relaxation, a first plan by fixing what the relaxation agrees on, then neighbourhoods of the best plan, until stopped."""
     search = _Neighbourhoods(task, line)
     if task.units is not None and task.program.n_columns > VERY_LARGE_COLUMNS:
-        search.guess_by_prices()
-        search.first_plan()
+        search.plan_by_prices()
         search.improve()
         return
     search.plan_by_sketch()
@@ -465,7 +466,6 @@ class _Neighbourhoods:
         self.relaxed_objective = -np.inf
         self.relaxation_seconds = self.sketch_seconds = 0.0
         self.strict = task.last_resort  # no shortfalls, until no plan without them is found
-        self.certain = 1e-4  # how near to 0 or 1 the relaxation's commitments are beyond doubt
 
     def left(self) -> float:
         return self.task.seconds - (time.perf_counter() - self.begun)
@@ -501,6 +501,8 @@ class _Neighbourhoods:
             time_limit=max(0.1, min(seconds, self.left())),
             mip_heuristic_run_feasibility_jump=False,
         )
+        if program.n_columns > VERY_LARGE_COLUMNS:
+            highs.setOptionValue("presolve_rule_off", SLOW_PRESOLVE_RULES)
         if self.best is not None:
             _give_start(highs, self.best)
         highs.run()
@@ -523,22 +525,43 @@ class _Neighbourhoods:
             if improves(float(plan[0]), self.objective):
                 self.accept(float(plan[0]), plan[1:])
 
-    def in_doubt(self) -> Array:
+    def in_doubt(self, tolerance: float = 1e-4) -> Array:
         """Commitments that the relaxation leaves open, by unit and interval."""
         if self.relaxed is None:
             return np.zeros(self.columns.shape, bool)
-        return (self.relaxed > self.certain) & (self.relaxed < 1 - self.certain)
+        return (self.relaxed > tolerance) & (self.relaxed < 1 - tolerance)
 
-    def guess_by_prices(self) -> None:
-        """Takes the averaged answers of a short game of prices for the relaxation, which would take too long."""
+    def plan_by_prices(self) -> None:
+        """A first plan without the relaxation: who runs at the best prices of a short game, and a free hand for those who waver.
+
+        What the prices leave short or in excess is first allowed at its price, then freed: units that a small rise or fall of the
+        prices would switch stay in doubt for the neighbourhoods to come.
+        """
         assert self.task.units is not None
         begun = time.perf_counter()
         prices = Prices(self.task.units, self.program)
         seconds = min(SHARE_FOR_A_GUESS * self.left(), SECONDS_FOR_A_GUESS)
-        bound, committed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: self.objective)
-        if np.isfinite(bound):
-            self.relaxed, self.relaxed_objective, self.certain = committed, bound, 0.03
+        climbed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: self.objective)
+        if not np.isfinite(climbed.bound):
+            return
+        held = climbed.committed
+        swing = MARGINAL_PRICE_SHARE * np.abs(climbed.energy)
+        dearer = prices.answer(climbed.energy + swing, (1 + MARGINAL_PRICE_SHARE) * climbed.reserve).committed
+        cheaper = prices.answer(climbed.energy - swing, (1 - MARGINAL_PRICE_SHARE) * climbed.reserve).committed
+        swings = np.abs(climbed.mean_committed - held).max(axis=1)
+        wavering = (swings > WAVERING) & (swings >= np.sort(swings)[-min(MOST_WAVERING, len(swings))])
+        free = np.repeat(wavering[:, None], self.horizon, 1)
+        self.relaxed = np.where(free | (dearer != held) | (cheaper != held), 0.5, held)
+        self.relaxed_objective = climbed.bound
         self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
+        self.strict = False
+        nothing = np.zeros_like(free)
+        self.restricted(nothing, held, 0.3 * self.left(), 2e-3)
+        for part in (1.0, 0.5, 0.25):  # as little dearer as still gives enough
+            more = prices.answer(climbed.energy + part * swing, (1 + part * MARGINAL_PRICE_SHARE) * climbed.reserve).committed
+            self.restricted(nothing, more, 0.3 * self.left(), 2e-3)
+        if self.best is not None:
+            self.restricted(free, self.best[self.columns], 0.3 * self.left(), 2e-3)
 
     def plan_by_sketch(self) -> None:
         """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""
@@ -579,7 +602,8 @@ class _Neighbourhoods:
     def improve(self) -> None:
         """Neighbourhoods in turn until the asker ends the process; each grows while it is solved quickly and shrinks when it is not."""
         patience = max(2.5, 1.5 * self.relaxation_seconds)
-        share = {"window": 0.25, "units": 0.25, "disagreement": 0.5, "crossover": 1.0}
+        begin = 0.1 if self.program.n_columns > VERY_LARGE_COLUMNS else 0.25
+        share = {"window": begin, "units": begin, "disagreement": 0.5, "crossover": 1.0}
         turn = 0
         while self.left() > 1.0:
             self.listen()

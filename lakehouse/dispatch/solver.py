@@ -139,12 +139,12 @@ def coarser(problem: DispatchProblem, together: int) -> DispatchProblem:
 def _at_short_notice(built: BuiltModel, found: Race, seconds: float) -> None:
     """A bound by prices where time brought none, and without a plan the cheaper one of merit order and what these prices commit."""
     prices = Prices(priced_units(built), built.program)
-    bound, committed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: found.objective)
-    found.bound = max(found.bound, bound)
+    climbed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: found.objective)
+    found.bound = max(found.bound, climbed.bound)
     if found.solution is not None:
         return
     columns = integers_of(built, commitments_only=True)
-    for wish in (committed, merit_order(built.problem)):
+    for wish in (climbed.committed, merit_order(built.problem)):
         solved = _fixed(built, _with_commitment(built, followed(built.problem, built, wish)), columns)
         if solved is not None and (cost := float(built.program.cost @ solved[0])) < found.objective:
             found.objective, found.solution = cost, solved[0]

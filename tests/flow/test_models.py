@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -182,9 +189,42 @@ def test_inputs_beyond_what_the_training_saw_are_drift_and_ask_for_training(work
     assert found.is_drifting and "mean_168h" in found.told and found.figures["mean_168h"] > 0.8
 
 
+@pytest.fixture(params=["a file", "a server"])
+def tracking(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The line of the site file that names MLflow's store: its own SQLite file, or a server over HTTP.
+
+    The server needs the whole of MLflow, in an environment of its own: MLFLOW_SERVER names its `mlflow`.
+    """
+    if request.param == "a file":
+        yield ""
+        return
+    program = shutil.which(os.environ.get("MLFLOW_SERVER", ""))
+    if program is None:
+        pytest.skip("MLFLOW_SERVER names no mlflow program")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts")]
+    server = subprocess.Popen(
+        [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store],
+        cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(1)
+        yield f"paths: {{tracking: 'http://127.0.0.1:{port}'}}\n"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
 @pytest.mark.slow
-def test_mlflow_mirrors_versions_figures_data_and_aliases_once(workspace: Workspace):
-    (workspace.site.home / "gridlake.yaml").write_text(SITE.replace("paths: {tracking: none}\n", ""), encoding="utf-8")
+def test_mlflow_mirrors_versions_figures_data_and_aliases_once(workspace: Workspace, tracking: str, capfd: pytest.CaptureFixture[str]):
+    (workspace.site.home / "gridlake.yaml").write_text(SITE.replace("paths: {tracking: none}\n", tracking), encoding="utf-8")
     workspace = Workspace.open(workspace.site.home)
     assert models.mirror(workspace, "demand", {"lear": {"mae": 0.5}}) == "4 versions logged to MLflow."
     assert models.mirror(workspace, "demand") == "0 versions logged to MLflow."
@@ -202,6 +242,7 @@ def test_mlflow_mirrors_versions_figures_data_and_aliases_once(workspace: Worksp
     models.roll_back(workspace, "demand")
     back = client.get_model_version_by_alias("hamlet.demand", "champion")
     assert back.tags["gridlake.version"].startswith("lear-20260307")
+    assert capfd.readouterr().out == ""  # a server's links would stand between our own lines
 
 
 def test_a_server_that_is_not_there_is_a_sentence_and_no_failure(workspace: Workspace, monkeypatch):

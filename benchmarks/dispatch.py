@@ -239,7 +239,7 @@ def as_row(name: str, ours: dict, reference: dict | None, known: float | None) -
         ratio(ours["objective"], known, 5),
         f"{ours['bound']:,.0f}" if np.isfinite(ours["bound"]) else "none",
         percent(ours["gap"]),
-        ratio(ours["gap"], reference and reference["gap"], 2),
+        ratio(ours["gap"], reference["gap"] if reference else None, 2),
         f"{ours['build_seconds']:.3f}",
         f"1/{reference['build_seconds'] / ours['build_seconds']:.0f}" if reference else "",
         f"{ours['wall_seconds']:.1f}",

@@ -560,8 +560,10 @@ class _Neighbourhoods:
         for part in (1.0, 0.5, 0.25):  # as little dearer as still gives enough
             more = prices.answer(climbed.energy + part * swing, (1 + part * MARGINAL_PRICE_SHARE) * climbed.reserve).committed
             self.restricted(nothing, more, 0.3 * self.left(), 2e-3)
-        if self.best is not None:
-            self.restricted(free, self.best[self.columns], 0.3 * self.left(), 2e-3)
+        above, below = dearer != held, cheaper != held
+        for opened in (above, above | below, free):
+            if self.best is not None:
+                self.restricted(opened, self.best[self.columns], 0.3 * self.left(), 5e-4)
 
     def plan_by_sketch(self) -> None:
         """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""

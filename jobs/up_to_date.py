@@ -26,7 +26,7 @@ TOLD_TAG = "gridlake/told_by"
 """On a failed run of this job: the failed steps' own runs tell what went wrong, so nobody has to be told twice."""
 
 
-@dg.op(name=JOB, description="Looks what is stale and makes it, stage after stage, until nothing is.")
+@dg.op(name="make_what_is_stale", description="Looks what is stale and makes it, stage after stage, until nothing is.")
 def bring_up_to_date(context: dg.OpExecutionContext, workspace: WorkspaceResource) -> None:
     """Fails if a step failed, when all that does not rest on it is done."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

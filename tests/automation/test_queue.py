@@ -78,3 +78,9 @@ def test_two_runs_never_hold_the_place_of_one_table(instance):
     assert not store.claim_concurrency_slot("dispatch", "second", "dispatch").is_claimed
     store.free_concurrency_slots_for_run("first")
     assert store.claim_concurrency_slot("dispatch", "second", "dispatch").is_claimed
+
+
+def test_the_code_location_loads_as_a_whole():
+    repository = build_definitions(example("sample")).get_repository_def()
+    repository.load_all_definitions()
+    assert {"bring_up_to_date", "one_step"} <= set(repository.job_names)

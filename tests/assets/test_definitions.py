@@ -18,7 +18,7 @@ from lakehouse.site import Site, parse_site
 from tests.flow.builders import SITE
 from tests.generated import example
 
-LEDGERS = {"quality/deliveries", "quality/conservation", "quality/quarantine", "quality/alerts"}
+LEDGERS = {"quality/deliveries", "quality/conservation", "quality/quarantine", "quality/alerts", "cleaned/register_differences"}
 """Tables that several steps or a sensor write: told by them, and checked where they are written."""
 
 

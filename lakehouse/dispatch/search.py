@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
-from lakehouse.dispatch.pricing import PricedUnits, Prices
+from lakehouse.dispatch.pricing import Climbed, PricedUnits, Prices
 
 SLACK_TOLERANCE = 1e-5
 INTEGER_LIMIT_IN_PROCESS = 1_500
@@ -31,7 +31,9 @@ VERY_LARGE_COLUMNS = 250_000
 # HiGHS' presolve rules 15 and 16: probing and enumeration took most of the presolve of a 934-unit instance and removed little.
 SLOW_PRESOLVE_RULES = 1 << 15 | 1 << 16
 # The price game's share of the time: its bound hardly moves after this many seconds on a large instance.
-SHARE_FOR_PRICES, SECONDS_FOR_PRICES = 0.3, 40.0
+SHARE_FOR_PRICES, SECONDS_FOR_PRICES, SECONDS_FOR_PRICES_OF_VERY_LARGE = 0.3, 15.0, 40.0
+# With less time than this, branch and bound would not get past the relaxation of a very large instance.
+SECONDS_FOR_A_VERY_LARGE_TREE = 900.0
 SHARE_FOR_A_GUESS, SECONDS_FOR_A_GUESS = 0.12, 20.0
 # A unit wavers where so much of its answers differed from the last; it is marginal where this change of all prices switches it.
 WAVERING, MOST_WAVERING, MARGINAL_PRICE_SHARE = 0.03, 64, 0.06
@@ -342,7 +344,16 @@ def _prove(task: SearchTask, line: Any) -> None:
     begun = time.perf_counter()
     left = lambda: task.seconds - (time.perf_counter() - begun)  # noqa: E731
     if task.units is not None:
-        task = _bound_by_prices(task, line, min(SHARE_FOR_PRICES * left(), SECONDS_FOR_PRICES))
+        very_large = task.program.n_columns > VERY_LARGE_COLUMNS
+        seconds = min(SHARE_FOR_PRICES * left(), SECONDS_FOR_PRICES_OF_VERY_LARGE if very_large else SECONDS_FOR_PRICES)
+        prices = Prices(task.units, task.program)
+        task, climbed = _bound_by_prices(task, line, prices, seconds)
+        if very_large and left() < SECONDS_FOR_A_VERY_LARGE_TREE and np.isfinite(climbed.bound):
+            search = _Neighbourhoods(replace(task, seconds=left()), line, seed=2)
+            search.doubt_by_prices(prices, climbed)
+            search.improve()
+            line.say("stopped", [])
+            return
     attempts = [task.program]
     if task.last_resort:
         attempts.insert(0, _without_slack(task.program, task.slack))
@@ -355,10 +366,8 @@ def _prove(task: SearchTask, line: Any) -> None:
     line.say("finished" if status in ("optimal", "infeasible") else "stopped", [])
 
 
-def _bound_by_prices(task: SearchTask, line: Any, seconds: float) -> SearchTask:
+def _bound_by_prices(task: SearchTask, line: Any, prices: Prices, seconds: float) -> tuple[SearchTask, Climbed]:
     """A bound long before the relaxation is solved; returns the task with the best plan heard of meanwhile as its start."""
-    assert task.units is not None
-    prices = Prices(task.units, task.program)
     known = task.start
 
     def cost_of_a_plan() -> float:
@@ -368,8 +377,8 @@ def _bound_by_prices(task: SearchTask, line: Any, seconds: float) -> SearchTask:
             known = plan[1:]
         return float(task.program.cost @ known) if len(known) else np.inf
 
-    prices.climb(seconds, prices.merit_order(), lambda bound: line.say("bound", [bound]), cost_of_a_plan)
-    return replace(task, start=known)
+    climbed = prices.climb(seconds, prices.merit_order(), lambda bound: line.say("bound", [bound]), cost_of_a_plan)
+    return replace(task, start=known), climbed
 
 
 def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[], float], line: Any, strict: bool) -> str:
@@ -451,13 +460,13 @@ class _Neighbourhoods:
     a scheduler would think of. The size of each kind follows how fast its last programmes were solved.
     """
 
-    def __init__(self, task: SearchTask, line: Any) -> None:
+    def __init__(self, task: SearchTask, line: Any, seed: int = 1) -> None:
         self.task, self.line = task, line
         self.program = task.program
         self.columns = task.commitment[0]
         self.units, self.horizon = self.columns.shape
         self.begun = time.perf_counter()
-        self.random = np.random.default_rng(1)
+        self.random = np.random.default_rng(seed)
         self.best, self.objective = None, np.inf
         self.other: Array | None = None
         if len(task.start):
@@ -544,26 +553,31 @@ class _Neighbourhoods:
         climbed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: self.objective)
         if not np.isfinite(climbed.bound):
             return
-        held = climbed.committed
-        swing = MARGINAL_PRICE_SHARE * np.abs(climbed.energy)
-        dearer = prices.answer(climbed.energy + swing, (1 + MARGINAL_PRICE_SHARE) * climbed.reserve).committed
-        cheaper = prices.answer(climbed.energy - swing, (1 - MARGINAL_PRICE_SHARE) * climbed.reserve).committed
-        swings = np.abs(climbed.mean_committed - held).max(axis=1)
-        wavering = (swings > WAVERING) & (swings >= np.sort(swings)[-min(MOST_WAVERING, len(swings))])
-        free = np.repeat(wavering[:, None], self.horizon, 1)
-        self.relaxed = np.where(free | (dearer != held) | (cheaper != held), 0.5, held)
-        self.relaxed_objective = climbed.bound
+        held, free, above, below = self.doubt_by_prices(prices, climbed)
         self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
         self.strict = False
         nothing = np.zeros_like(free)
         self.restricted(nothing, held, 0.3 * self.left(), 2e-3)
         for part in (1.0, 0.5, 0.25):  # as little dearer as still gives enough
-            more = prices.answer(climbed.energy + part * swing, (1 + part * MARGINAL_PRICE_SHARE) * climbed.reserve).committed
-            self.restricted(nothing, more, 0.3 * self.left(), 2e-3)
-        above, below = dearer != held, cheaper != held
+            self.restricted(nothing, _at_dearer(prices, climbed, part * MARGINAL_PRICE_SHARE), 0.3 * self.left(), 2e-3)
         for opened in (above, above | below, free):
             if self.best is not None:
                 self.restricted(opened, self.best[self.columns], 0.3 * self.left(), 5e-4)
+
+    def doubt_by_prices(self, prices: Prices, climbed: Climbed) -> tuple[Array, Array, Array, Array]:
+        """Takes who runs at the best prices for the relaxation.
+
+        Returns:
+            Who runs; whole units that waver; and what prices a little dearer or cheaper would switch, all (units, horizon).
+        """
+        held = climbed.committed
+        above, below = (_at_dearer(prices, climbed, share) != held for share in (MARGINAL_PRICE_SHARE, -MARGINAL_PRICE_SHARE))
+        swings = np.abs(climbed.mean_committed - held).max(axis=1)
+        wavering = (swings > WAVERING) & (swings >= np.sort(swings)[-min(MOST_WAVERING, len(swings))])
+        free = np.repeat(wavering[:, None], self.horizon, 1)
+        self.relaxed, self.relaxed_objective = np.where(free | above | below, 0.5, held), climbed.bound
+        self.relaxation_seconds = 6.0
+        return held, free, above, below
 
     def plan_by_sketch(self) -> None:
         """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""
@@ -661,3 +675,8 @@ def _widened(mask: Array, intervals: int) -> Array:
         wide[:, k:] |= mask[:, :-k]
         wide[:, :-k] |= mask[:, k:]
     return wide
+
+
+def _at_dearer(prices: Prices, climbed: Climbed, share: float) -> Array:
+    """Who runs when all prices are higher by a share (lower where it is negative)."""
+    return prices.answer(climbed.energy + share * np.abs(climbed.energy), (1 + share) * climbed.reserve).committed

@@ -18,7 +18,7 @@ from lakehouse.dispatch.fleet import DispatchProblem
 from lakehouse.dispatch.formulation import CAPACITY_ROWS, BuiltModel, build, outage_mask
 from lakehouse.dispatch.pricing import Prices, priced_units
 from lakehouse.dispatch.schedules import follow, merit_order
-from lakehouse.dispatch.search import SLACK_TOLERANCE, Race, SearchTask, race
+from lakehouse.dispatch.search import SLACK_TOLERANCE, VERY_LARGE_COLUMNS, Race, SearchTask, race
 from lakehouse.dispatch.solution import DispatchSolution, read_solution
 from lakehouse.errors import DispatchError
 
@@ -144,7 +144,10 @@ def _at_short_notice(built: BuiltModel, found: Race, seconds: float) -> None:
     if found.solution is not None:
         return
     columns = integers_of(built, commitments_only=True)
-    for wish in (climbed.committed, merit_order(built.problem)):
+    wishes = [merit_order(built.problem)]
+    if built.program.n_columns <= VERY_LARGE_COLUMNS:  # there is time for one dispatch only
+        wishes.append(climbed.committed)
+    for wish in wishes:
         solved = _fixed(built, _with_commitment(built, followed(built.problem, built, wish)), columns)
         if solved is not None and (cost := float(built.program.cost @ solved[0])) < found.objective:
             found.objective, found.solution = cost, solved[0]

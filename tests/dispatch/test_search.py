@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lakehouse.dispatch import check_instance, check_plan, plan_table, read_instance, solve, solve_instance
+from lakehouse.dispatch import check_instance, check_plan, plan_table, read_instance, search, solve, solve_instance
 from lakehouse.dispatch.formulation import build
+from lakehouse.dispatch.pricing import priced_units
 from lakehouse.dispatch.search import PROVE, Race, SearchTask, _packed, _unpacked, state_changed
 from lakehouse.errors import DispatchError
-from tests.dispatch.builders import base_unit, instance_folder, peaker, problem
+from tests.dispatch.builders import base_unit, instance_folder, peaker, problem, random_problem
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -45,6 +47,41 @@ def test_only_better_plans_and_higher_bounds_are_taken():
     state_changed(race, "bound", np.array([80.0]), PROVE)
     state_changed(race, "bound", np.array([70.0]), PROVE)
     assert (race.objective, race.bound, race.gap) == (100.0, 80.0, pytest.approx(0.2))
+
+
+class Heard:
+    """Stands in for the other end of a search's conversation."""
+
+    hopeless = False
+
+    def __init__(self) -> None:
+        self.plans: list[float] = []
+        self.bounds: list[float] = []
+
+    def say(self, kind: str, payload: np.ndarray) -> None:
+        if kind in ("plan", "bound"):
+            (self.plans if kind == "plan" else self.bounds).append(float(payload[0]))
+
+    def heard_plan(self) -> None:
+        return None
+
+
+def test_very_large_fleets_are_planned_and_bounded_by_prices(monkeypatch: pytest.MonkeyPatch):
+    # Both searches in turn, for 4 s each, on a fleet that counts as very large: neither solves the relaxation of the whole.
+    monkeypatch.setattr(search, "VERY_LARGE_COLUMNS", 0)
+    day = random_problem(3, horizon=24)
+    built = build(day)
+    task = replace(task_of(day), units=priced_units(built), seconds=4.0)
+    best = solve(day, gap=1e-4, time_limit_seconds=30).summary["objective_eur"] - built.offset_eur
+    improving, proving = Heard(), Heard()
+    search._improve(task, improving)
+    search._prove(task, proving)
+    assert improving.plans == sorted(improving.plans, reverse=True)
+    assert improving.plans[-1] == pytest.approx(best, rel=0.01)
+    assert proving.bounds == sorted(proving.bounds)
+    assert proving.bounds[-1] <= best + 1e-3
+    there = _unpacked(_packed(task), seconds=3.0)
+    assert there.units is not None and there.units.start_cost.tolist() == task.units.start_cost.tolist()
 
 
 def children_of(pid: int) -> set[int]:

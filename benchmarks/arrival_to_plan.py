@@ -239,7 +239,7 @@ def main() -> None:
     options.add_argument("--keep", type=Path)
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         prepared = (chosen.keep or Path(scratch) / "prepared").absolute()
         if not (prepared / "site" / "gridlake.yaml").exists():
             print(f"preparing a site of {chosen.meters} meters and {chosen.days} days", flush=True)
@@ -250,14 +250,15 @@ def main() -> None:
         home = folder / "site"
         gridlake(home, "refresh", "--json")  # the catalog's paths are those of this folder
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores", flush=True)
-        measured = []
-        with running_ui(home):
+        measured: list[dict[str, object]] = []
+        with contextlib.suppress(KeyboardInterrupt), running_ui(home):  # stopped early, it tells what it has
             time.sleep(30)  # the code location loads, the daemon begins
             for n, arrival in enumerate(arrivals(folder, chosen.arrivals)):
                 time.sleep(random.uniform(0, PAUSE_S))
                 measured.append(measure(home, arrival))
                 print(f"{n + 1:3} {arrival.kind:16} {measured[-1]['seconds']:6.1f} s", flush=True)
-        report(measured)
+        if measured:
+            report(measured)
         print(f"load {os.getloadavg()[0]:.1f} at the end")
         if chosen.json:
             chosen.json.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")

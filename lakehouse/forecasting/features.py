@@ -172,7 +172,11 @@ class _Builder:
         of_inputs = self._of_inputs(rows)
         columns: list[Any] = self.reader.keys(rows)
         for one in self.features:
-            columns.append(of_inputs.column(one.name) if of_inputs and one.sql else self.reader.column(one.name, one.reads, one.level, rows, issues))
+            columns.append(
+                of_inputs.column(one.name)
+                if of_inputs is not None and one.sql
+                else self.reader.column(one.name, one.reads, one.level, rows, issues)
+            )
         columns.append(self.reader.column(TARGET_COLUMN, ("i",), None, rows, issues))
         return pa.table(columns, schema=self.schema)
 

@@ -3,10 +3,10 @@
     python benchmarks/dispatch.py [--instances FOLDER] [--only rts_gmlc] [--seconds 60] [--reference] [--utility] [--out results.json]
 
 FOLDER holds pglib-uc instances (JSON) by family and, optionally, best_known.csv. Every plan is written to a file, read back and judged by
-the checker. `--reference` also solves each instance with the plain formulation of the library's paper, written with the same array layer,
-by HiGHS alone: what tightness and the second search buy. `--utility` adds a utility's day; `--only utility` solves nothing else. Peak
-memory is that of all processes of a solve, so each solve runs in its own. Progress goes to standard error; what is printed is a table in
-Markdown: ratios are ours by the reference's in the same run.
+the checker. `--reference` also solves each instance with the model of the instances' library in Pyomo (`dispatch_reference.py`; first
+`pip install pyomo`), by the same HiGHS and within the same time, building included. `--utility` adds a utility's day, and
+`--only utility` solves nothing else. Peak memory is that of all processes of a solve, so each solve runs in its own. Progress goes to
+standard error; what is printed is a table in Markdown: ratios are ours by the reference's in the same run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.dispatch_reference import solve_reference
 
 SECONDS = {"rts_gmlc": 60.0, "ca": 200.0, "ferc": 200.0}
 
@@ -124,78 +128,6 @@ def solve_utility(seconds: float, gap: float) -> dict:
         "violations": len(solution.violations),
         "wall_seconds": wall,
         "checker": "accepts" if report.ok else report.lines(3)[1],
-    }
-
-
-def solve_reference(path: Path, seconds: float, gap: float) -> dict:
-    """The plain model of the library's paper (Knueven, Ostrowski & Watson 2020, appendix): convex-combination cost, one-sided limits, plain
-    ramps, one indicator per start category, no shortfalls; written over the same array layer, solved by HiGHS with two threads."""
-    from lakehouse.dispatch.algebra import LinearModel, highs_with
-    from lakehouse.dispatch.formulation import thermal_arrays, whole_intervals
-    from lakehouse.dispatch.pglib import read_instance
-
-    begun = time.perf_counter()
-    day = read_instance(path)
-    data, units, horizon = thermal_arrays(day), day.thermal, day.horizon
-    shape = (len(units), horizon)
-    model = LinearModel()
-    u = model.variable(
-        "u", shape, lower=data.lower, upper=data.upper, cost=np.repeat(data.cost_at_minimum[:, None], horizon, 1), integer=True
-    )
-    v, w = (model.variable(name, shape, upper=1.0, integer=True) for name in "vw")
-    p, r = model.variable("p", shape), model.variable("r", shape)
-    owner = np.repeat(np.arange(len(units)), [len(unit.cost_curve) for unit in units])
-    mw = np.concatenate([[a - unit.cost_curve[0][0] for a, _ in unit.cost_curve] for unit in units])
-    eur = np.concatenate([[b - unit.cost_curve[0][1] for _, b in unit.cost_curve] for unit in units])
-    share = model.variable("share", (len(owner), horizon), upper=1.0, cost=eur[:, None])
-    model.subject_to("power", (mw[:, None] * share).sum_by(owner, len(units)).equals(p))
-    model.subject_to("shares", share.sum_by(owner, len(units)).equals(u))
-    model.subject_to("logic", (u - u.earlier(before=data.was_on.astype(float))).equals(v - w))
-    for name, times, change, state in (("up", data.up_time, v, u), ("down", data.down_time, w, 1.0 - u)):
-        for length in np.unique(times[times > 0]):
-            who = np.flatnonzero(times == length)
-            model.subject_to(f"{name} {length}", change[who].trailing(0, int(length)) <= state[who])
-    high = data.minimum + data.span
-    start_limit = np.array([unit.startup_limit_mw for unit in units])
-    stop_limit = np.array([unit.shutdown_limit_mw for unit in units])
-    span = data.span[:, None]
-    model.subject_to("start limit", p + r <= span * u - np.maximum(high - start_limit, 0)[:, None] * v)
-    model.subject_to("stop limit", p + r <= span * u - np.maximum(high - stop_limit, 0)[:, None] * w.later())
-    before = p.earlier(before=data.power_before)
-    model.subject_to("ramp up", p + r - before <= data.ramp_up[:, None] + 0.0 * u)
-    model.subject_to("ramp down", before - p <= data.ramp_down[:, None] + 0.0 * u)
-    kinds = [(i, k) for i, unit in enumerate(units) for k in range(len(unit.startup_costs))]
-    kind_owner = np.array([i for i, _ in kinds])
-    cost = np.array([units[i].startup_costs[k][1] for i, k in kinds])
-    begin = model.variable("category", (len(kinds), horizon), upper=1.0, cost=cost[:, None], integer=True)
-    model.subject_to("one category", begin.sum_by(kind_owner, len(units)).equals(v))
-    for row, (i, k) in enumerate(kinds):
-        steps = units[i].startup_costs
-        if k + 1 < len(steps):
-            a, b = (max(1, whole_intervals(steps[j][0], 1.0)) for j in (k, k + 1))
-            off = -1 if units[i].initially_on else int(units[i].initial_hours_in_state)
-            ago = off + np.arange(horizon)
-            early = ((off >= 0) & (ago >= a) & (ago < b)).astype(float)
-            model.subject_to(f"category {row}", begin[[row]] <= w[[i]].trailing(a, b) + early)
-    supply = p.sum() + (data.minimum[:, None] * u).sum()
-    if day.renewables:
-        lower, upper = (np.stack([np.asarray(getattr(unit, name)) for unit in day.renewables]) for name in ("minimum_mw", "maximum_mw"))
-        supply = supply + model.variable("renewable", lower.shape, lower=lower, upper=upper).sum()
-    model.subject_to("balance", supply.equals(np.asarray(day.demand_mw["system"])))
-    model.subject_to("reserve", r.sum() >= np.asarray(day.reserve_mw))
-    highs = highs_with(model.program(), threads=2, mip_rel_gap=gap)
-    built = time.perf_counter() - begun
-    highs.setOptionValue("time_limit", max(1.0, seconds - built))
-    highs.run()
-    info = highs.getInfo()
-    found = info.primal_solution_status == 2
-    return {
-        "objective": info.objective_function_value if found else None,
-        "bound": info.mip_dual_bound,
-        "gap": info.mip_gap if found else float("inf"),
-        "build_seconds": built,
-        "wall_seconds": time.perf_counter() - begun,
-        "status": highs.modelStatusToString(highs.getModelStatus()),
     }
 
 

@@ -29,7 +29,7 @@ class ReplanConfig(dg.Config):
     notice_hours: float = Field(0.0, ge=0, description="Hours before an interval at which a unit's commitment is final.")
 
 
-@dg.op(name="plan_again", pool=POOL, description="Plans the rest of the day again, from the state that its plan has reached or that is told.")
+@dg.op(name="plan_again", pool=POOL, description="Plans the rest of the day again, from the state its plan has reached or that is told.")
 def plan_again(context: dg.OpExecutionContext, config: ReplanConfig, workspace: WorkspaceResource) -> None:
     """Observes the plan's tables instead of materializing them: the day-ahead plan's own record stays as it was."""
     at_work = workspace.open(context.run_id)

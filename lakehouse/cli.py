@@ -385,6 +385,8 @@ def _print_backtest(rows: list[dict[str, Any]]) -> None:
     if rows:
         label = f", {rows[0]['label']}" if rows[0].get("label") else ""
         console().print(f"{rows[0]['target']} of {rows[0]['site']}, {rows[0]['from']} to {rows[0]['to']}{label}", style="dim")
+        for note in rows[0].get("notes", []):
+            console().print(f"note: {note}", highlight=False)
 
 
 def _bring_up_to_date(workspace: Workspace, layer: str) -> None:

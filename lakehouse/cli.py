@@ -279,8 +279,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000) -> N
 
     write_dagster_home(load_site())
     console().print(f"Dagster UI: http://{LOOPBACK}:{port}   (Ctrl-C stops it)")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT / "workspace.yaml"), "-h", LOOPBACK, "-p", str(port)]
-    raise typer.Exit(subprocess.call(command, env=_environment()))
+    os.execve(sys.executable, [sys.executable, "-m", "jobs.ui", "--port", str(port)], _environment())
 
 
 @app.command()

@@ -40,7 +40,8 @@ def test_a_must_run_unit_says_so():
 
 
 def test_minimum_up_time_is_told_with_its_hours():
-    day = problem([0, 90, 0, 0], thermal=[base_unit(minimum_up_hours=3)], penalties=Penalties(surplus_eur_per_mwh=1))
+    resting = base_unit(minimum_up_hours=3, minimum_down_hours=2, initial_hours_in_state=1)  # so its run begins in the second hour
+    day = problem([0, 90, 0, 0], thermal=[resting], penalties=Penalties(surplus_eur_per_mwh=1))
     told = text(day, "base", 3)
     assert "2 h of at least 3 h" in told
     assert "minimum of 40.0 MW" in told

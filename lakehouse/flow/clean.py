@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from lakehouse.contracts.cleaned import FleetUnits
+from lakehouse.flow.raw import days_that_came_since
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into
 from lakehouse.flow.workspace import Workspace
 from lakehouse.site import Site
@@ -44,10 +45,33 @@ def clean_series_days(workspace: Workspace, first: date, last: date) -> Fate:
         first: first UTC day of the intervals.
         last: last UTC day, included.
     """
+    feeds = list(workspace.site.feeds_of("series"))
+    fate = Fate()
+    for span, into in _until_nothing_comes(workspace, feeds, first, last, fate):
+        _clean_series(workspace, *span, into)
+    return fate
+
+
+def _until_nothing_comes(
+    workspace: Workspace, feeds: Sequence[str], first: date, last: date, fate: Fate
+) -> Iterator[tuple[tuple[date, date], Fate]]:
+    """The span of days, and after it those of its days that deliveries touched meanwhile: their rows came too late to be read, and
+    the days would look as if they held them. With each span where to tell what was done; days are counted once."""
+    spans, into = [(first, last)], fate
+    while spans:
+        seen = {feed: workspace.table(f"raw/{feed}").snapshot() for feed in feeds}
+        for span in spans:
+            yield span, into
+        fate.is_conserved = fate.is_conserved and into.is_conserved
+        into = Fate()
+        days = {day for span in spans for day in days_between(*span)}
+        spans = _runs_of(sorted(days & days_that_came_since(workspace, feeds, seen)))
+
+
+def _clean_series(workspace: Workspace, first: date, last: date, fate: Fate) -> None:
     from lakehouse.series.clean import CONTEXT_DAYS_AFTER, CONTEXT_DAYS_BEFORE, clean_series
 
     feeds = list(workspace.site.feeds_of("series"))
-    fate = Fate()
     with workspace.engine() as engine:
         context = (first - timedelta(days=CONTEXT_DAYS_BEFORE), last + timedelta(days=CONTEXT_DAYS_AFTER))
         _gather(workspace, engine, "delivered", feeds, context)
@@ -57,7 +81,6 @@ def clean_series_days(workspace: Workspace, first: date, last: date) -> Fate:
             fate.commits[table] = workspace.replace(table, cleaned.trusted[table], where={"date": (first, last)}, inputs=inputs)
         fate.swapped_dates = _swapped_dates(engine, workspace.site, first, last)
         _account(workspace, engine, fate, feeds, cleaned.quarantined, cleaned.conservation, first, last)
-    return fate
 
 
 def _swapped_dates(engine: duckdb.DuckDBPyConnection, site: Site, first: date, last: date) -> list[str]:
@@ -100,8 +123,9 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
         last: last UTC day, included.
     """
     fate = Fate()
-    for part in _parts_of_span(workspace, first, last):
-        _clean_readings(workspace, *part, fate)
+    for span, into in _until_nothing_comes(workspace, list(workspace.site.feeds_of("readings")), first, last, fate):
+        for part in _parts_of_span(workspace, *span):
+            _clean_readings(workspace, *part, into)
     _settle_registers(workspace, first, last, fate)
     with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
         counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from lakehouse.contracts.quality import Deliveries
 from lakehouse.flow.workspace import Workspace
 from lakehouse.sources.base import LandedFile, ReadOptions, read_file
-from lakehouse.storage.engine import register
-from lakehouse.storage.lake import Commit, days_between
+from lakehouse.storage.engine import register, select_files
+from lakehouse.storage.lake import Commit, Snapshot, days_between
 from lakehouse.storage.landing import Arrival
 
 BYTES_PER_COMMIT = 256 << 20
@@ -182,12 +182,15 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
     """
     deliveries: dict[date, datetime] = {}
     first, last = workspace.site.first_utc_day(), workspace.site.last_day()
+    # A file is written before its commit, which a cleaning may come between; the ledger's line is written after it.
+    listed_at = workspace.table(Deliveries.name).partitions_written("delivery_date", only={"feed": feed})
     for one in workspace.table(f"raw/{feed}").files():
         delivered = one.partition["delivery_date"]
+        written_at = max(one.written_at, listed_at.get(delivered, one.written_at))
         smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")
         hull = [delivered] if smallest is None or largest is None else [delivered, *days_between(max(smallest, first), min(largest, last))]
-        if any(day not in accounted or accounted[day] < one.written_at for day in hull):
-            deliveries[delivered] = max(deliveries.get(delivered, one.written_at), one.written_at)
+        if any(day not in accounted or accounted[day] < written_at for day in hull):
+            deliveries[delivered] = max(deliveries.get(delivered, written_at), written_at)
     if not deliveries:
         return []
     listed = ", ".join(f"DATE '{d.isoformat()}'" for d in deliveries)
@@ -197,6 +200,28 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
             f"SELECT DISTINCT delivery_date, {_counted_on(workspace, feed)} FROM {table} WHERE delivery_date IN ({listed})"
         ).fetchall()
     return sorted({day for delivered, day in held if day not in accounted or accounted[day] < deliveries[delivered]})
+
+
+def days_that_came_since(workspace: Workspace, feeds: Sequence[str], seen: Mapping[str, Snapshot]) -> set[date]:
+    """The days on which rows count that came to raw, or left it, since these snapshots of it.
+
+    Args:
+        workspace: the site at work.
+        feeds: names of feeds.
+        seen: for each feed the snapshot of its raw table that was read.
+    """
+    days: set[date] = set()
+    with workspace.engine() as engine:
+        for feed in feeds:
+            table = workspace.table(f"raw/{feed}")
+            before, now = seen[feed], table.snapshot()
+            known, present = {f.path for f in before.files}, {f.path for f in now.files}
+            for snapshot, others in ((now, known), (before, present)):
+                changed = Snapshot([f for f in snapshot.files if f.path not in others], snapshot.columns)
+                if changed.files:
+                    rows = select_files(table.contract, changed)
+                    days |= {row[0] for row in engine.sql(f"SELECT DISTINCT {_counted_on(workspace, feed)} FROM ({rows})").fetchall()}
+    return days
 
 
 def abandoned_days(workspace: Workspace, feed: str) -> list[date]:

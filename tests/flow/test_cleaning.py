@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.flow import forecast
+from lakehouse.flow import clean, forecast
 from lakehouse.flow.clean import clean_readings_days
 from lakehouse.flow.raw import stale_deliveries, touched_days
 from lakehouse.flow.staleness import Step, next_steps, pulse, token_of
@@ -99,6 +99,34 @@ def test_a_late_file_in_a_delivery_of_its_own_touches_only_its_reading_day(works
     taken = clean_up_to_date(workspace)
     assert spans(taken, "cleaned/meter_readings") == [(day(4), day(4))]
     assert spans(taken, "cleaned/load") == [(day(4), day(4))]
+
+
+def test_a_delivery_that_comes_while_its_day_is_being_cleaned_is_not_passed_over(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    late = reading_lines(day(3), meter="C")
+    account, times = clean._account, []
+
+    def account_after_a_delivery(*args):
+        times.append(args[-2:])
+        if len(times) == 1:  # raw gets rows of the day after cleaning has read it, and before the day counts as cleaned
+            land(workspace, "readings", day(13), "late.csv", late)
+            read_all(workspace)
+        account(*args)
+
+    monkeypatch.setattr(clean, "_account", account_after_a_delivery)
+    fate = clean_readings_days(workspace, day(2), day(5))
+    assert times == [(day(2), day(5)), (day(3), day(3))]
+    assert energy(workspace, day(3), "C") == pytest.approx([1 + hour / 10 for hour in range(24)])
+    assert fate.is_conserved and accounts(workspace)["delivered"] == delivered_rows(workspace)
+
+
+def test_a_delivery_whose_commit_a_cleaning_came_before_makes_its_day_stale(workspace: Workspace):
+    cleaned_at = datetime.now(UTC)
+    ledger = workspace.table("quality/deliveries").partitions_written("delivery_date", only={"feed": "readings"})
+    accounted = dict.fromkeys((day(n) for n in range(1, 14)), cleaned_at)
+    assert touched_days(workspace, "readings", accounted) == []
+    # Raw's files of the last delivery are older than its line in the ledger: between the two lies its commit.
+    between = ledger[day(11)] - timedelta(milliseconds=1)
+    assert day(10) in touched_days(workspace, "readings", {**accounted, day(10): between})
 
 
 def test_the_earlier_value_stays_in_raw_and_the_later_one_wins_also_when_it_is_taken_back(workspace: Workspace):

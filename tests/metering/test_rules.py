@@ -87,6 +87,11 @@ def test_a_repeated_row_is_an_exact_duplicate_and_a_different_one_is_superseded(
     assert (account["cleaned"], account["exact_duplicates"], account["superseded"], account["is_conserved"]) == (1, 1, 1, True)
 
 
+def test_a_value_that_was_delivered_twice_and_then_corrected_is_one_edit():
+    result = run([row(0.5, line=1), row(0.5, delivered=MONDAY + timedelta(days=1)), row(0.7, delivered=MONDAY + timedelta(days=2))])
+    assert [(e["was_kwh"], e["is_kwh"], e["rule"]) for e in result.edits] == [(0.5, 0.7, "superseded")]
+
+
 def test_a_refused_correction_does_not_beat_a_believable_reading():
     result = run([row(0.5), row(-0.5, delivered=MONDAY + timedelta(days=2))])
     assert result.hours()[0]["energy_kwh"] == 0.5

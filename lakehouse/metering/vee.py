@@ -1096,7 +1096,8 @@ def _edits(run: Run) -> duckdb.DuckDBPyRelation:
         FROM (SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates})
             WHERE delivered_kwh IS NOT NULL
         UNION ALL
-        SELECT DISTINCT meter_id, register, interval_start, energy_kwh, winning_kwh, 'superseded', NULL, winning_delivery, winning_file, date
+        SELECT DISTINCT meter_id, register, interval_start, energy_kwh, winning_kwh, 'superseded', NULL, winning_delivery, winning_file,
+            date
         FROM {run.ranked} WHERE NOT stands AND energy_kwh <> winning_kwh AND at_home
         UNION ALL
         SELECT meter_id, register, interval_start, was_kwh, is_kwh, '{registers.RULE}', '{registers.METHOD}', delivery_date, file, date

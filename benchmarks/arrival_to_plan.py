@@ -18,20 +18,18 @@ import os
 import random
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
+from tests.servers import PROJECT, running_ui
+
 TODAY = date(2026, 3, 31)
 FEED = "meter_readings"
 LONGEST_WAIT_S = 300.0
@@ -113,39 +111,6 @@ def _corrected(path: Path, out: Path) -> Path:
             cells[place] = f"{float(cells[place]) * 1.02:.3f}"
     out.write_text("\n".join([head, *(",".join(cells) for cells in changed)]) + "\n", encoding="utf-8")
     return out
-
-
-@contextlib.contextmanager
-def running_ui(home: Path) -> Iterator[None]:
-    """`gridlake ui` over a site, until it answers; ended with all its processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = home / "ui.log"
-    with log.open("w") as opened:
-        command = [sys.executable, "-m", "lakehouse.cli", "--home", str(home), "ui", "--port", str(port)]
-        ui = subprocess.Popen(command, cwd=PROJECT, stdout=opened, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            end = time.monotonic() + LONGEST_WAIT_S
-            while not _answers(port):
-                if time.monotonic() > end:
-                    sys.exit(f"The UI did not come:\n{log.read_text()[-3000:]}")
-                time.sleep(0.5)
-            yield
-        finally:
-            os.killpg(ui.pid, signal.SIGTERM)
-            try:
-                ui.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(ui.pid, signal.SIGKILL)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2) as answer:
-            return "dagster_version" in json.load(answer)
-    except OSError:
-        return False
 
 
 def shown(home: Path) -> tuple[str, str]:
@@ -251,7 +216,8 @@ def main() -> None:
         gridlake(home, "refresh", "--json")  # the catalog's paths are those of this folder
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores", flush=True)
         measured: list[dict[str, object]] = []
-        with contextlib.suppress(KeyboardInterrupt), running_ui(home):  # stopped early, it tells what it has
+        ui = running_ui(home, home / "ui.log", longest_wait_s=LONGEST_WAIT_S)
+        with contextlib.suppress(KeyboardInterrupt), ui:  # stopped early, it tells what it has
             time.sleep(30)  # the code location loads, the daemon begins
             for n, arrival in enumerate(arrivals(folder, chosen.arrivals)):
                 time.sleep(random.uniform(0, PAUSE_S))

@@ -22,7 +22,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from lakehouse.flow.workspace import Workspace
-from tests.flow.builders import clean_up_to_date, land, reading_lines, series_lines
+from tests.flow.builders import FEEDS, clean_up_to_date, land, reading_lines, series_lines, site_text
 from tests.kubernetes.cluster import Misfortune, wait_until
 from tests.kubernetes.database import postgres, postgres_programs
 from tests.kubernetes.deployment import Deployment, contents, deployed
@@ -32,23 +32,12 @@ FIRST = date(2026, 3, 1)
 RAW = ("raw/readings", "raw/market")
 CLEANED = ("cleaned/meter_readings", "quality/vee_report", "quality/edits", "cleaned/prices", "cleaned/external_forecasts")
 COMPARED = (*RAW, "cleaned/meters", *CLEANED, "quality/conservation", "quality/quarantine")
-SITE = """\
-name: village
-country: ES
-time_zone: Europe/Madrid
-location: {{latitude_deg: 40.4, longitude_deg: -3.7}}
-first_day: {first}
-clock: {clock}
-feeds:
-  readings: {{format: canonical_readings}}
-  market: {{format: canonical_series, provides: [prices, external_forecasts]}}
-"""
 
 
 def landed(home: Path, days: int, meters: int) -> Workspace:
     """A site of which nothing is read yet; some readings are wrong, missing or delivered twice."""
     home.mkdir(parents=True)
-    (home / "gridlake.yaml").write_text(SITE.format(first=FIRST, clock=FIRST + timedelta(days=days)), encoding="utf-8")
+    (home / "gridlake.yaml").write_text(site_text("village", FIRST, FIRST + timedelta(days=days), FEEDS), encoding="utf-8")
     workspace = Workspace.open(home)
     for n in range(1, days + 1):
         delivered, of = FIRST + timedelta(days=n), FIRST + timedelta(days=n - 1)

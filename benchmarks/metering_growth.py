@@ -25,16 +25,6 @@ from typing import Any
 import duckdb
 
 FIRST = date(2023, 1, 2)
-SITE = """\
-name: growth
-country: ES
-time_zone: Europe/Madrid
-location: {{latitude_deg: 40.4, longitude_deg: -3.7}}
-first_day: {first}
-clock: {clock}
-feeds:
-  readings: {{format: canonical_readings}}
-"""
 READINGS = """
     SELECT 'M' || lpad(m::VARCHAR, 7, '0') AS meter_id, 'import' AS register, DATE '{day}'::TIMESTAMPTZ + to_hours(slot) AS interval_start,
            60::INTEGER AS interval_minutes,
@@ -44,9 +34,11 @@ READINGS = """
 
 def site(home: Path, days: int) -> Any:
     from lakehouse.flow.workspace import Workspace
+    from tests.flow.builders import site_text
 
     home.mkdir(parents=True, exist_ok=True)
-    (home / "gridlake.yaml").write_text(SITE.format(first=FIRST, clock=FIRST + timedelta(days=days + 1)), encoding="utf-8")
+    text = site_text("growth", FIRST, FIRST + timedelta(days=days + 1), "feeds:\n  readings: {format: canonical_readings}\n")
+    (home / "gridlake.yaml").write_text(text, encoding="utf-8")
     return Workspace.open(home)
 
 

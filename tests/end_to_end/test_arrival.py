@@ -1,10 +1,7 @@
 """With `gridlake ui` running, a file that arrives leads to a new forecast and a new plan, with no hand on it."""
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +12,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tests.servers import PROJECT, running_ui
+
 TODAY = date(2026, 3, 31)  # the sample's frozen clock; the spring change of clocks lies two days before
 LONGEST_WAIT_S = 420
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def gridlake(home: Path, *arguments: str) -> str:
@@ -35,37 +33,16 @@ def ask(home: Path, sql: str) -> list[tuple]:
 
 
 @pytest.fixture
-def running_ui(tmp_path):
+def site_and_ui(tmp_path):
     """A small site whose newest meter files are still on their way, and the UI with its daemon over it."""
     home, held_back = tmp_path / "site", tmp_path / "on_its_way"
     make = ["init", str(home), "--days", "45", "--meters", "10", "--until", TODAY.isoformat()]
     subprocess.run([sys.executable, "-m", "lakehouse.cli", *make], check=True, capture_output=True, cwd=PROJECT)
     shutil.move(home / "landing" / "meter_readings" / TODAY.isoformat(), held_back)
     gridlake(home, "refresh", "--json")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lakehouse.cli", "--home", str(home), "ui", "--port", str(port)]
-    log = (tmp_path / "ui.log").open("w")
-    ui = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        _wait_for(lambda: _answers(port), "the webserver", tmp_path / "ui.log")
-        yield home, held_back, port, tmp_path / "ui.log"
-    finally:
-        os.killpg(ui.pid, signal.SIGTERM)
-        try:
-            ui.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(ui.pid, signal.SIGKILL)
-        log.close()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2) as answer:
-            return "dagster_version" in json.load(answer)
-    except OSError:
-        return False
+    log = tmp_path / "ui.log"
+    with running_ui(home, log, longest_wait_s=LONGEST_WAIT_S) as port:
+        yield home, held_back, port, log
 
 
 def _wait_for(condition, what: str, log: Path) -> None:
@@ -78,8 +55,8 @@ def _wait_for(condition, what: str, log: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_meter_file_leads_to_a_new_forecast_and_plan(running_ui):
-    home, held_back, port, log = running_ui
+def test_a_new_meter_file_leads_to_a_new_forecast_and_plan(site_and_ui):
+    home, held_back, port, log = site_and_ui
     issue = f"date = DATE '{TODAY}'"
     assert ask(home, f"SELECT count(*) FROM raw.meter_readings WHERE delivery_date = DATE '{TODAY}'") == [(0,)]
     assert ask(home, f"SELECT DISTINCT is_fallback FROM forecasts.demand WHERE {issue}") == [(True,)]

@@ -15,16 +15,25 @@ from lakehouse.storage.landing import Landing
 
 FIRST_DAY = date(2026, 3, 1)
 TODAY = date(2026, 3, 20)
-SITE = f"""\
-name: village
-country: ES
-time_zone: Europe/Madrid
-location: {{latitude_deg: 40.4, longitude_deg: -3.7}}
-first_day: {FIRST_DAY}
-clock: {TODAY}
+
+
+def site_text(name: str, first_day: date, clock: date, rest: str) -> str:
+    """A site file near Madrid whose clock stands still; feeds and all else are the `rest`."""
+    where = "country: ES\ntime_zone: Europe/Madrid\nlocation: {latitude_deg: 40.4, longitude_deg: -3.7}"
+    return f"name: {name}\n{where}\nfirst_day: {first_day}\nclock: {clock}\n{rest}"
+
+
+FEEDS = """\
 feeds:
-  readings: {{format: canonical_readings}}
-  market: {{format: canonical_series, provides: [prices, external_forecasts]}}
+  readings: {format: canonical_readings}
+  market: {format: canonical_series, provides: [prices, external_forecasts]}
+"""
+SITE = site_text(
+    "village",
+    FIRST_DAY,
+    TODAY,
+    FEEDS
+    + """\
 metering:
   aggregates:
     - series_id: village
@@ -34,8 +43,9 @@ series:
     series: [village]
     models: [lightgbm]
     inputs:
-      - {{name: temperature, table: cleaned/external_forecasts, series: square, quantity: temperature_c}}
-"""
+      - {name: temperature, table: cleaned/external_forecasts, series: square, quantity: temperature_c}
+""",
+)
 
 
 def day(number: int) -> date:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -22,6 +21,7 @@ import pytest
 from lakehouse.errors import ForecastError
 from lakehouse.flow import drift, forecast, models
 from lakehouse.flow.workspace import Workspace
+from tests.servers import free_port
 
 FIRST, TODAY = date(2026, 1, 10), date(2026, 3, 20)
 SITE = f"""\
@@ -200,9 +200,7 @@ def tracking(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield ""
         return
     program = os.environ["MLFLOW_SERVER"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts")]
     server = subprocess.Popen(
         [program, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store],

@@ -10,26 +10,25 @@ import pyarrow as pa
 
 from lakehouse.flow.plan import issue_instant
 from lakehouse.flow.workspace import Workspace
-from tests.flow.builders import FIRST_DAY, TODAY, clean_up_to_date, day, land_text
+from tests.flow.builders import FIRST_DAY, TODAY, clean_up_to_date, day, land_text, site_text
 
-SITE = f"""\
-name: town
-country: ES
-time_zone: Europe/Madrid
-location: {{latitude_deg: 40.4, longitude_deg: -3.7}}
-first_day: {FIRST_DAY}
-clock: {TODAY}
+SITE = site_text(
+    "town",
+    FIRST_DAY,
+    TODAY,
+    """\
 feeds:
-  series: {{format: canonical_series}}
-  fleet: {{format: fleet_json}}
+  series: {format: canonical_series}
+  fleet: {format: fleet_json}
 series:
-  demand: {{table: cleaned/load, series: [north, south]}}
-  solar: {{table: cleaned/generation, series: [sun]}}
-  price: {{table: cleaned/prices, series: [spot]}}
+  demand: {table: cleaned/load, series: [north, south]}
+  solar: {table: cleaned/generation, series: [sun]}
+  price: {table: cleaned/prices, series: [spot]}
 fleet:
   reserve_share_of_demand: 0.0
   gap: 0.0
-"""
+""",
+)
 
 BASE = {
     "unit_id": "base", "kind": "thermal", "minimum_mw": 2.0, "maximum_mw": 6.0, "cost_curve": [[2, 60], [6, 180]],

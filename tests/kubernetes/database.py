@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.servers import free_port
 
 USER, PASSWORD = "gridlake", "only for tests"
 
@@ -39,9 +40,7 @@ def postgres() -> Iterator[str]:
                 os.chown(path, owner.pw_uid, owner.pw_gid)
         make = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", USER, "-A", "scram-sha-256"]
         subprocess.run([*make, f"--pwfile={folder / 'password'}", "-N"], cwd=folder, check=True, stdout=subprocess.DEVNULL, **server)
-        with socket.socket() as chosen:
-            chosen.bind(("127.0.0.1", 0))
-            port = chosen.getsockname()[1]
+        port = free_port()
         run = [str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
         running = subprocess.Popen(run, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **server)
         try:

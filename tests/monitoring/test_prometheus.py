@@ -19,6 +19,7 @@ import pytest
 
 from lakehouse.flow.measures import measures
 from tests.flow.builders import clean_up_to_date, day, land, reading_lines, village
+from tests.servers import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHIPPED = PROJECT / "deploy" / "monitoring"
@@ -28,12 +29,6 @@ needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason
 
 def gridlake(home: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "lakehouse.cli", "--home", str(home), *arguments]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def ask(url: str):

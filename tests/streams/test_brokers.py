@@ -25,6 +25,7 @@ from lakehouse.storage.landing import Landing
 from lakehouse.streams.kafka import stream_kafka
 from lakehouse.streams.mqtt import stream_mqtt
 from tests.flow.builders import TODAY, clean_up_to_date, day, reading_lines, village
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
@@ -43,12 +44,6 @@ def readings() -> list[bytes]:
                 | {"energy_kwh": float(energy), "quality": quality}
             )
     return [json.dumps(one).encode() for one in told]
-
-
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
 
 
 @contextmanager

@@ -124,6 +124,7 @@ def table_assets(
             if PROCESS_TAG not in context.run.tags and runs_on_one_machine(context.instance):
                 context.instance.add_run_tags(context.run.run_id, process_tags())
             begun = time.perf_counter()
+            context.log.info(f"{', '.join(c.name for c in contracts)}: begun")
             try:
                 outcomes = step(context, at_work)
             except ContractError as error:

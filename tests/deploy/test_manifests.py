@@ -137,6 +137,20 @@ def test_a_run_pod_is_the_small_profile():
     assert container == {"resources": small["resources"], "env": small["env"]}
 
 
+def test_the_chart_has_the_same_queue_pools_and_logs():
+    shipped = yaml.safe_load((DEPLOY / "kubernetes" / "base" / "dagster.yaml").read_text(encoding="utf-8"))
+    helm = yaml.safe_load((DEPLOY / "helm" / "values.yaml").read_text(encoding="utf-8"))
+    runs, pools, logs = helm["concurrency"]["runs"], helm["concurrency"]["pools"], helm["pythonLogs"]
+    as_in_dagster_yaml = {
+        "runs": {"max_concurrent_runs": runs["maxConcurrentRuns"], "tag_concurrency_limits": runs["tagConcurrencyLimits"]},
+        "pools": {"default_limit": pools["defaultLimit"], "granularity": pools["granularity"]},
+    }
+    assert as_in_dagster_yaml == shipped["concurrency"]
+    assert list(logs.values()) == [
+        shipped["python_logs"][name] for name in ("managed_python_loggers", "python_log_level", "dagster_handler_config")
+    ]
+
+
 @needs_kubectl
 def test_the_namespace_has_room_for_as_many_runs_as_are_allowed():
     quota = of_kind("base", "ResourceQuota")[0]["spec"]["hard"]

@@ -40,7 +40,7 @@ class Misfortune:
     """What befalls a pod: "killed", "out of memory", "evicted" or "stuck"; but for the last, once its log has a text."""
 
     kind: str
-    once_log_has: str = "STEP_START"
+    once_log_has: str = ": begun"
 
 
 class RefusedError(Exception):

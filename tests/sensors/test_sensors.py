@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 
 import dagster as dg
 import pytest
@@ -10,7 +11,9 @@ from assets.skin import key_of
 from definitions import build_definitions
 from jobs.up_to_date import JOB, TOLD_TAG
 from jobs.work import PRIORITY_TAG, REASON_TAG, WORK_TAG
+from lakehouse.flow.staleness import pulse
 from lakehouse.flow.watch import read_ledger
+from lakehouse.storage.landing import Arrival
 from resources import WorkspaceResource
 from sensors.alerts import alert_sensor, failed_runs
 from sensors.refresh import STEP_TAG, refresh_sensor
@@ -109,6 +112,17 @@ def test_nothing_new_costs_a_look_only(site, instance, layered):
     clean_up_to_date(site)
     tick = evaluate(refresh_sensor(site.site), site, instance)
     assert [r.asset_selection for r in tick.run_requests] == [[key_of("features/demand")]]
+
+
+def test_a_look_at_a_full_landing_zone_goes_to_the_files_of_the_newest_deliveries_only(site, monkeypatch):
+    for number in range(1, 20):
+        for name in ("a", "b", "c"):
+            land(site, "readings", day(number + 1), f"{name}.csv", reading_lines(day(number)))
+    looked_at = []
+    stamp = Arrival.stamp
+    monkeypatch.setattr(Arrival, "stamp", lambda arrival: looked_at.append(arrival.delivery_date) or stamp(arrival))
+    pulse(site)
+    assert Counter(looked_at) == {day(number): 3 for number in range(7, 21)}  # 14 deliveries of 19
 
 
 def report_check(instance, table, name, *, passed):

@@ -10,7 +10,9 @@ from typing import Any
 import duckdb
 
 from lakehouse.contracts.cleaned import FleetUnits
+from lakehouse.flow.days import contiguous
 from lakehouse.flow.raw import days_that_came_since
+from lakehouse.flow.settlement import beside_in_spans, judge, settle
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into
 from lakehouse.flow.workspace import Workspace
 from lakehouse.site import Site
@@ -65,7 +67,7 @@ def _until_nothing_comes(
         fate.is_conserved = fate.is_conserved and into.is_conserved
         into = Fate()
         days = {day for span in spans for day in days_between(*span)}
-        spans = _runs_of(sorted(days & days_that_came_since(workspace, feeds, seen)))
+        spans = contiguous(days & days_that_came_since(workspace, feeds, seen))
 
 
 def _clean_series(workspace: Workspace, first: date, last: date, fate: Fate) -> None:
@@ -126,91 +128,20 @@ def clean_readings_days(workspace: Workspace, first: date, last: date) -> Fate:
     for span, into in _until_nothing_comes(workspace, list(workspace.site.feeds_of("readings")), first, last, fate):
         for part in _parts_of_span(workspace, *span):
             _clean_readings(workspace, *part, into)
-    _settle_registers(workspace, first, last, fate)
-    with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
-        counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
-        fate.estimated = reading.sql(counted).fetchall()[0][0]
-    return fate
-
-
-def _beside_in_spans(workspace: Workspace, engine: duckdb.DuckDBPyConnection, earlier: str, first: date, last: date) -> dict[str, str]:
-    """The cleaned days around some days, as far as register differences reach into both; none where there are none."""
-    from lakehouse.metering.registers import is_difference_sql
-
-    opened, closed = engine.sql(f"""
-        SELECT min(opens), max(closes) FROM (
-            SELECT date AS opens, CAST(interval_end AS DATE) AS closes FROM {earlier} WHERE interval_end > TIMESTAMPTZ '{first} 00:00:00+00'
-            UNION ALL SELECT d.date, CAST(d.interval_start + to_minutes(d.interval_minutes) AS DATE) FROM delivered d
-            WHERE {is_difference_sql("d")} AND d.date BETWEEN DATE '{first}' AND DATE '{last}')
-    """).fetchall()[0]
-    if opened is None:
-        return {}
-    found = {}
-    for told, name in (("around", "cleaned/meter_readings"), ("edits_around", "quality/edits")):
-        table = workspace.table(name)
-        near = table.snapshot().where(lambda f: opened <= f.partition["date"] <= closed and not first <= f.partition["date"] <= last)
-        engine.execute(f"CREATE OR REPLACE TEMP VIEW {told} AS {select_files(table.contract, near)}")
-        found[told] = told
-    return found
-
-
-def _settle_registers(workspace: Workspace, first: date, last: date, fate: Fate) -> None:
-    """Holds the intervals of some days against the register differences that reach into them, and writes what came of it.
-
-    A difference that comes after its days can change what was estimated in them: these days are cleaned once more.
-    """
-    stale = _judge_registers(workspace, first, last, fate)
-    for span in _runs_of(stale):
+    settled = settle(workspace, first, last, parts=_parts_of_span)
+    if settled.commit:
+        fate.commits["cleaned/register_differences"] = settled.commit
+    for span in contiguous(settled.anew):
         for part in _parts_of_span(workspace, *span):
             again = Fate()  # days that were asked for are counted already, and others were not asked for
             _clean_readings(workspace, *part, again)
             fate.is_conserved = fate.is_conserved and again.is_conserved
-    if stale:
-        _judge_registers(workspace, min(stale), max(stale), fate)
-
-
-def _runs_of(days: Sequence[date]) -> list[tuple[date, date]]:
-    """Days as contiguous spans."""
-    spans: list[tuple[date, date]] = []
-    for day in sorted(days):
-        if spans and day - spans[-1][1] == timedelta(days=1):
-            spans[-1] = (spans[-1][0], day)
-        else:
-            spans.append((day, day))
-    return spans
-
-
-def _judge_registers(workspace: Workspace, first: date, last: date, fate: Fate) -> list[date]:
-    """Writes the verdicts of the register differences that reach into some days; days whose estimates do not fit them yet."""
-    from lakehouse.metering.registers import LONGEST_SPAN_DAYS, settled
-    from lakehouse.metering.rules import VeeRules
-
-    table = workspace.table("cleaned/register_differences")
-    if not table.exists():
-        return []
-    with workspace.engine() as engine:
-        # Without a verdict: just delivered, or left by a process that was killed.
-        unjudged = table.read("verdict IS NULL")["interval_start"]
-        if len(unjudged):
-            first = min(first, *(moment.date() for moment in unjudged.to_pylist()))
-        spans = register(engine, table, only={"date": (first - timedelta(days=LONGEST_SPAN_DAYS), last)})
-        reaching = f"interval_end > TIMESTAMPTZ '{first} 00:00:00+00'"
-        opened, closed = engine.sql(f"SELECT min(date), max(CAST(interval_end AS DATE)) FROM {spans} WHERE {reaching}").fetchall()[0]
-        if opened is None:
-            return []
-        # Partitions are written whole, so that all that opened on these days is judged anew.
-        closed = engine.sql(f"SELECT max(CAST(interval_end AS DATE)) FROM {spans} WHERE date >= DATE '{opened}'").fetchall()[0][0]
-        rows, stale = settled(
-            engine,
-            f"(SELECT * FROM {spans} WHERE date >= DATE '{opened}')",
-            register(engine, workspace.table("cleaned/meter_readings"), only={"date": (opened, closed)}),
-            register(engine, workspace.table("quality/edits"), only={"date": (opened, closed)}),
-            VeeRules.from_site(workspace.site.metering.rules, workspace.site.metering.longest_gap_days),
-        )
-        fate.commits[table.contract.name] = workspace.replace(
-            table.contract.name, rows, where={"date": (opened, last)}, inputs=["cleaned/meter_readings", "quality/edits"]
-        )
-    return stale
+    if settled.changed:
+        judge(workspace, min(settled.changed), max(settled.changed))
+    with workspace.engine("cleaned/meter_readings", days=(first, last)) as reading:
+        counted = "SELECT count(*) FILTER (is_estimated) FROM cleaned.meter_readings"
+        fate.estimated = reading.sql(counted).fetchall()[0][0]
+    return fate
 
 
 def _parts_of_span(workspace: Workspace, first: date, last: date) -> list[tuple[date, date]]:
@@ -238,7 +169,7 @@ def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -
         _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)), whole_deliveries=True)
         differences = workspace.table("cleaned/register_differences")
         earlier = register(engine, differences, only={"date": (first - timedelta(days=LONGEST_SPAN_DAYS), first - timedelta(days=1))})
-        beside = _beside_in_spans(workspace, engine, earlier, first, last)
+        beside = beside_in_spans(workspace, engine, earlier, first, last)
         vee = validate_estimate_edit(
             engine,
             "delivered",

@@ -14,6 +14,7 @@ from typing import Any
 
 from lakehouse.contracts import dispatch
 from lakehouse.flow import forecast, regret
+from lakehouse.flow.days import contiguous
 from lakehouse.flow.raw import abandoned_days, stale_deliveries, touched_days
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
 from lakehouse.flow.workspace import Workspace
@@ -126,7 +127,7 @@ def _clipped(step: Step, days: tuple[date, date] | None) -> Step:
 def _raw(workspace: Workspace) -> list[Step]:
     steps = []
     for feed in workspace.site.feeds:
-        steps += [Step("raw", (f"raw/{feed}",), span, "files arrived or changed") for span in _spans(stale_deliveries(workspace, feed))]
+        steps += [Step("raw", (f"raw/{feed}",), span, "files arrived or changed") for span in contiguous(stale_deliveries(workspace, feed))]
     return steps
 
 
@@ -147,7 +148,7 @@ def _cleaned(workspace: Workspace) -> list[Step]:
     if sums_meters(site, "load"):
         readings_written = workspace.table("cleaned/meter_readings").partitions_written()
         stale = _older(workspace.table("cleaned/load").partitions_written(), readings_written)
-        steps += [Step("cleaned", ("cleaned/load",), span, "readings changed") for span in _spans(stale)]
+        steps += [Step("cleaned", ("cleaned/load",), span, "readings changed") for span in contiguous(stale)]
     return steps
 
 
@@ -176,14 +177,14 @@ def _touched(workspace: Workspace, tables: tuple[str, ...], feeds: list[str]) ->
         accounted = workspace.table("quality/conservation").partitions_written(only={"feed": feed})
         stale |= {*touched_days(workspace, feed, accounted), *abandoned_days(workspace, feed)}
     inside = [d for d in stale if site.first_utc_day() <= d <= site.last_day()]
-    return [Step("cleaned", tables, span, "deliveries touched these days") for span in _spans(inside)]
+    return [Step("cleaned", tables, span, "deliveries touched these days") for span in contiguous(inside)]
 
 
 def _features(workspace: Workspace) -> list[Step]:
     steps = []
     for target in workspace.site.series:
         stale = _stale_issues(workspace, target)
-        steps += [Step("features", (f"features/{target}",), span, "what they rest on changed") for span in _spans(stale)]
+        steps += [Step("features", (f"features/{target}",), span, "what they rest on changed") for span in contiguous(stale)]
     return _joined(steps)
 
 
@@ -241,7 +242,7 @@ def _forecasts(workspace: Workspace) -> list[Step]:
         if workspace.table(f"models/{target}").exists():
             steps += [
                 Step("forecasts", (f"forecasts/{target}",), span, "issues without a forecast")
-                for span in _spans(forecast.unissued_days(workspace, target))
+                for span in contiguous(forecast.unissued_days(workspace, target))
             ]
     return _joined(steps)
 
@@ -261,13 +262,13 @@ def _plans(workspace: Workspace, days: tuple[date, date] | None = None) -> list[
     for day in workspace.table("dispatch/summary").read("planned_from IS NULL").column("date").to_pylist():
         made.pop(day, None)  # by an older version, which kept less of a plan
     stale = _older(made, {d: issued[d] for d in recent})
-    return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in _spans(stale)]
+    return [Step("dispatch", tuple(t.name for t in dispatch.PLAN_TABLES), span, "newer forecasts") for span in contiguous(stale)]
 
 
 def _regret(workspace: Workspace) -> list[Step]:
     if workspace.site.fleet is None or not workspace.table("cleaned/fleet").exists():
         return []
-    return [Step("dispatch", (dispatch.Regret.name,), span, "what came is known") for span in _spans(regret.regret_is_due(workspace))]
+    return [Step("dispatch", (dispatch.Regret.name,), span, "what came is known") for span in contiguous(regret.regret_is_due(workspace))]
 
 
 _STAGES: tuple[tuple[str, Callable[..., list[Step]]], ...] = (
@@ -308,17 +309,6 @@ def _older(made: Written, source: Written) -> list[date]:
 def _newest(workspace: Workspace, table: str) -> datetime:
     # Told by the commit and not by the files: a table may be up to date and empty.
     return workspace.table(table).last_written() or datetime.min.replace(tzinfo=UTC)
-
-
-def _spans(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Days as contiguous spans."""
-    spans: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if spans and day - spans[-1][1] == timedelta(days=1):
-            spans[-1] = (spans[-1][0], day)
-        else:
-            spans.append((day, day))
-    return spans
 
 
 def _joined(steps: list[Step]) -> list[Step]:

@@ -7,9 +7,12 @@ one, make a curve in which an hour's shift can't hide.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -34,6 +37,8 @@ MANY_HOURS = 96
 LEAST_CORRELATION = 0.9
 # A moved curve must resemble the past as well as the past itself does, or at least so well.
 CLEAR_CORRELATION = 0.95
+# An hour of a register counts as at most so many times its level.
+MOST_SHARE = 6.0
 FileKey = tuple[str, str, int]
 
 
@@ -58,132 +63,185 @@ def shifted_files(
     Returns:
         Feed, file and delivery date (days since 1970) of each such file, with the hours that its stamps are late.
     """
-    first = run.days[0] - timedelta(days=PAST_DAYS + 1)
-    earlier = (
-        f"""UNION ALL SELECT h.meter_id, h.register, h.interval_start, h.interval_minutes, h.energy_kwh FROM {history} h
-            SEMI JOIN {run.clock_samples} s ON s.meter_id = h.meter_id AND s.register = h.register
-            WHERE h.date >= DATE '{first}' AND h.date < DATE '{run.days[0]}' AND h.quality <> 'estimated'"""
-        if history
-        else ""
-    )
-    listed = ", ".join(f"DATE '{d}'" for d in holidays)
-    local = f"timezone('{run.time_zone}', interval_start)"
-    run.make(
-        "clock_rows",
-        f"""
-        SELECT d.feed, d.file, d.delivery_date, d.meter_id, d.register, d.interval_start, d.interval_minutes, d.energy_kwh
-        FROM {delivered} d SEMI JOIN {run.clock_samples} s ON s.meter_id = d.meter_id AND s.register = d.register
-        WHERE {is_reading}
-        """,
-    )
-    run.make(
-        "clock_past",
-        f"""
-        SELECT meter_id, register, CAST({local} AS DATE) AS day, CAST(date_part('hour', {local}) AS INTEGER) AS hour,
-               isodow({local}) >= 6 OR CAST({local} AS DATE) IN (SELECT unnest([{listed}]::DATE[])) AS is_off,
-               sum(energy_kwh) * 60 / sum(interval_minutes) AS kw
-        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh FROM {run.clock_rows} {earlier})
-        GROUP BY ALL
-        """,
-    )
-    run.make(
-        "clock_now",
-        f"""
-        SELECT r.feed, r.file, r.delivery_date, r.meter_id, r.register, date_trunc('hour', r.interval_start) AS hour,
-               sum(r.energy_kwh) * 60 / sum(r.interval_minutes) AS kw
-        FROM {run.clock_rows} r SEMI JOIN {run.clock_samples} s USING (feed, file, delivery_date, meter_id, register) GROUP BY ALL
-        """,
-    )
-    run.make(
-        "clock_profiles",
-        f"""
-        WITH opened AS (
-            SELECT n.feed, n.file, n.delivery_date, n.meter_id, n.register, o.opens
-            FROM (SELECT DISTINCT feed, file, delivery_date, meter_id, register FROM {run.clock_now}) n
-            JOIN (SELECT feed, file, delivery_date, CAST(timezone('{run.time_zone}', min(hour)) AS DATE) AS opens
-                  FROM {run.clock_now}
-                  GROUP BY ALL) o
-            USING (feed, file, delivery_date)
-        ), by_kind AS (
-            SELECT o.* EXCLUDE (opens), p.is_off, p.hour, median(p.kw) AS kw, count(*) AS days
-            FROM opened o JOIN {run.clock_past} p ON p.meter_id = o.meter_id AND p.register = o.register
-                 AND p.day < o.opens AND p.day >= o.opens - {PAST_DAYS}
-            GROUP BY ALL
-        ), levels AS (
-            SELECT feed, file, delivery_date, meter_id, register, avg(kw) AS level FROM by_kind GROUP BY ALL
-            HAVING sum(days) >= 24 * {run.rules.spike_least_days} AND count(*) FILTER (WHERE NOT is_off) = 24 AND level > 0
-        )
-        SELECT b.*, l.level FROM by_kind b JOIN levels l USING (feed, file, delivery_date, meter_id, register)
-        """,
-    )
-    profiles = run.connection.execute(
-        f"""
-        SELECT feed, file, delivery_date, is_off, hour, avg(kw / level), min(days) FROM {run.clock_profiles} GROUP BY ALL
-        """
-    ).fetchall()
-    now = run.connection.execute(
-        f"""
-        WITH levels AS (SELECT DISTINCT feed, file, delivery_date, meter_id, register, level FROM {run.clock_profiles})
-        SELECT feed, file, delivery_date, n.hour, avg(least(n.kw / l.level, 6)) AS share, count(*) AS registers
-        FROM {run.clock_now} n JOIN levels l USING (feed, file, delivery_date, meter_id, register) GROUP BY ALL ORDER BY hour
-        """
-    ).fetchall()
-    expected: dict[tuple, dict[tuple[bool, int], float]] = {}
-    for feed, file, delivery, is_off, hour, share, days in profiles:
-        if days >= 2:
-            expected.setdefault((feed, file, delivery), {})[is_off, hour] = share
-    curves: dict[tuple, list[tuple[datetime, float, int]]] = {}
-    for feed, file, delivery, hour, share, registers in now:
-        curves.setdefault((feed, file, delivery), []).append((hour, share, registers))
-    past_days = run.connection.execute(
-        f"""
-        WITH levels AS (SELECT DISTINCT feed, file, delivery_date, meter_id, register, level FROM {run.clock_profiles}),
-        opened AS (
-            SELECT feed, file, delivery_date, CAST(timezone('{run.time_zone}', min(hour)) AS DATE) AS opens
-            FROM {run.clock_now} GROUP BY ALL
-        )
-        SELECT feed, file, delivery_date, p.day, p.is_off, p.hour, avg(least(p.kw / l.level, 6)) AS share
-        FROM levels l JOIN opened o USING (feed, file, delivery_date)
-        JOIN {run.clock_past} p ON p.meter_id = l.meter_id AND p.register = l.register
-             AND p.day < o.opens AND p.day >= o.opens - {PAST_DAYS}
-        GROUP BY ALL
-        """
-    ).fetchall()
-    usual: dict[tuple, dict[tuple[bool, date], list[tuple[float, float]]]] = {}
-    for feed, file, delivery, day, is_off, hour, share in past_days:
-        known = expected.get((feed, file, delivery), {})
-        told = known.get((is_off, hour), known.get((False, hour)))
-        if told is not None:
-            usual.setdefault((feed, file, delivery), {}).setdefault((is_off, day), []).append((share, told))
     off = set(holidays)
     beside = _beside_other_files(run, spans)
-    found = {}
-    for name, curve in curves.items():
-        key = (name[0], name[1], (name[2] - date(1970, 1, 1)).days)
+    _sampled_rows(run, delivered, is_reading)
+    now, past = _hours_of_files(run), _Past(run, history, off)
+    found, seen = {}, set()
+    for key, of_file in now.items():
+        curves = past.curves(of_file)
+        if not curves.curve:
+            continue
+        seen.add(key[1])
         if key in beside:
-            known = expected.get(name, {})
-            shares = [(hour, share) for hour, share, _ in curve]
-            moved, as_stamped = (_moved_disagreement(run, shares, known, hours, off) for hours in (beside[key], 0))
-            if not known or moved <= MOST_CONTRADICTION * as_stamped:
+            shares = [(hour, share) for hour, share, _ in curves.curve]
+            moved, as_stamped = (_moved_disagreement(run, shares, curves.expected, hours, off) for hours in (beside[key], 0))
+            if not curves.expected or moved <= MOST_CONTRADICTION * as_stamped:
                 found[key] = beside[key]
             continue
-        most = max(registers for _, _, registers in curve)
-        whole = [(hour, share) for hour, share, registers in curve if 2 * registers > most]
+        most = max(registers for _, _, registers in curves.curve)
+        whole = [(hour, share) for hour, share, registers in curves.curve if 2 * registers > most]
         if len(whole) < (LEAST_HOURS if most >= run.rules.shifted_least_registers else MANY_HOURS):
             continue
         middle = whole[len(whole) // 2][0].astimezone(ZoneInfo(run.time_zone))
-        is_off = middle.isoweekday() >= 6 or middle.date() in off
-        strange = sorted(
-            _disagreement(*zip(*pairs, strict=True))
-            for (was_off, _), pairs in usual.get(name, {}).items()
-            if was_off == is_off and len(pairs) >= LEAST_HOURS
-        )
+        strange = curves.strangeness(middle.isoweekday() >= 6 or middle.date() in off)
         if len(strange) < LEAST_DAYS:
             continue
-        late = _hours_late(run, whole, expected.get(name, {}), strange[-2], off)
+        late = _hours_late(run, whole, curves.expected, strange[-2], off)
         if late:
             found[key] = late
-    return found | {key: hours for key, hours in beside.items() if all(key[1] != name[1] for name in curves)}
+    return found | {key: hours for key, hours in beside.items() if key[1] not in seen}
+
+
+def _sampled_rows(run: Run, delivered: str, is_reading: str) -> None:
+    """The delivered rows of the sampled registers as `clock_rows`; files and registers by number (`clock_files`, `clock_registers`)."""
+    run.make(
+        "clock_registers",
+        f"""SELECT meter_id, register, CAST(row_number() OVER (ORDER BY meter_id, register) - 1 AS INTEGER) AS register_no
+            FROM (SELECT DISTINCT meter_id, register FROM {run.clock_samples})""",
+    )
+    run.make(
+        "clock_files",
+        f"""SELECT feed, file, delivery_date, CAST(row_number() OVER (ORDER BY feed, file, delivery_date) - 1 AS INTEGER) AS file_no
+            FROM (SELECT DISTINCT feed, file, delivery_date FROM {run.clock_samples})""",
+    )
+    run.make(
+        "clock_rows",
+        f"""
+        SELECT f.file_no, k.register_no, d.interval_start, d.interval_minutes, d.energy_kwh
+        FROM {delivered} d JOIN {run.clock_registers} k ON k.meter_id = d.meter_id AND k.register = d.register
+        LEFT JOIN {run.clock_files} f ON f.feed = d.feed AND f.file = d.file AND f.delivery_date = d.delivery_date
+        WHERE {is_reading}
+        """,
+    )
+
+
+@dataclass(frozen=True)
+class _Hours:
+    """What the sampled registers of a file told, by hour.
+
+    Args:
+        hours: the hours (UTC) from the first to the last.
+        registers: the registers, by number.
+        kw: mean power by register and hour, NaN where there is none.
+    """
+
+    hours: list[datetime]
+    registers: np.ndarray
+    kw: np.ndarray
+
+
+def _hours_of_files(run: Run) -> dict[FileKey, _Hours]:
+    """The hours of each sampled file."""
+    names = run.connection.execute(f"SELECT feed, file, delivery_date FROM {run.clock_files} ORDER BY file_no").fetchall()
+    rows = run.connection.execute(
+        f"""
+        SELECT r.file_no, r.register_no, CAST(epoch(date_trunc('hour', r.interval_start)) / 3600 AS INTEGER) AS hour,
+               sum(r.energy_kwh) * 60 / sum(r.interval_minutes) AS kw
+        FROM {run.clock_rows} r SEMI JOIN (
+            SELECT f.file_no, k.register_no FROM {run.clock_samples} s JOIN {run.clock_files} f USING (feed, file, delivery_date)
+            JOIN {run.clock_registers} k USING (meter_id, register)
+        ) s ON s.file_no = r.file_no AND s.register_no = r.register_no
+        GROUP BY ALL ORDER BY 1
+        """
+    ).fetchnumpy()
+    found = {}
+    edges = np.flatnonzero(np.diff(rows["file_no"], prepend=-1, append=-1))
+    for lo, hi in pairwise(edges.tolist()):
+        feed, file, delivery = names[rows["file_no"][lo]]
+        registers, row = np.unique(rows["register_no"][lo:hi], return_inverse=True)
+        hours, column = np.unique(rows["hour"][lo:hi], return_inverse=True)
+        kw = np.full((len(registers), len(hours)), np.nan)
+        kw[row, column] = rows["kw"][lo:hi]
+        stamps = [datetime.fromtimestamp(int(hour) * 3600, UTC) for hour in hours]
+        found[(feed, file, (delivery - date(1970, 1, 1)).days)] = _Hours(stamps, registers, kw)
+    return found
+
+
+class _Past:
+    """What the sampled registers used by local day and hour, in the run and before it."""
+
+    def __init__(self, run: Run, history: str | None, holidays: set[date]) -> None:
+        first = run.days[0] - timedelta(days=PAST_DAYS + 1)
+        earlier = (
+            f"""UNION ALL SELECT k.register_no, h.interval_start, h.interval_minutes, h.energy_kwh FROM {history} h
+                JOIN {run.clock_registers} k ON k.meter_id = h.meter_id AND k.register = h.register
+                WHERE h.date >= DATE '{first}' AND h.date < DATE '{run.days[0]}' AND h.quality <> 'estimated'"""
+            if history
+            else ""
+        )
+        local = f"timezone('{run.time_zone}', interval_start)"
+        rows = run.connection.execute(
+            f"""
+            SELECT register_no, CAST({local} AS DATE) - DATE '1970-01-01' AS day, CAST(date_part('hour', {local}) AS INTEGER) AS hour,
+                   sum(energy_kwh) * 60 / sum(interval_minutes) AS kw
+            FROM (SELECT register_no, interval_start, interval_minutes, energy_kwh FROM {run.clock_rows} {earlier})
+            GROUP BY ALL
+            """
+        ).fetchnumpy()
+        self.zone, self.least_days = ZoneInfo(run.time_zone), run.rules.spike_least_days
+        self.first = int(rows["day"].min()) if len(rows["day"]) else 0
+        days = int(rows["day"].max()) - self.first + 1 if len(rows["day"]) else 0
+        registers = int(rows["register_no"].max()) + 1 if days else 0
+        self.kw = np.full((registers, days, 24), np.nan)
+        self.kw[rows["register_no"], rows["day"] - self.first, rows["hour"]] = rows["kw"]
+        dates = [date(1970, 1, 1) + timedelta(days=self.first + n) for n in range(days)]
+        self.is_off = np.array([day.isoweekday() >= 6 or day in holidays for day in dates], bool)
+
+    def curves(self, now: _Hours) -> _Curves:
+        """The hours of a file, and those of the days before it, each as a mean of the registers' shares of their level."""
+        opens = (now.hours[0].astimezone(self.zone).date() - date(1970, 1, 1)).days - self.first
+        days = slice(max(opens - PAST_DAYS, 0), max(opens, 0))
+        kw, is_off = self.kw[now.registers, days], self.is_off[days]
+        kinds = {kind: kw[:, is_off == kind] for kind in (False, True)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # hours without any value give NaN, which is meant
+            medians = {kind: np.nanmedian(of_kind, axis=1) for kind, of_kind in kinds.items()}
+            counts = {kind: np.isfinite(of_kind).sum(axis=1) for kind, of_kind in kinds.items()}
+            level = np.nanmean(np.concatenate([medians[False], medians[True]], axis=1), axis=1)
+            known = (counts[False] + counts[True]).sum(axis=1) >= 24 * self.least_days
+            known &= (counts[False] > 0).all(axis=1) & (level > 0)
+            if not known.any():
+                return _Curves([], {}, np.empty((0, 24)), is_off)
+            share = level[known, None]
+            expected: dict[tuple[bool, int], float] = {}
+            for kind, of_kind in medians.items():
+                fewest = np.where(counts[kind][known] > 0, counts[kind][known], PAST_DAYS).min(axis=0)
+                means = np.nanmean(of_kind[known] / share, axis=0)
+                told = np.flatnonzero(np.isfinite(means) & (fewest >= 2))
+                expected |= {(kind, hour): float(means[hour]) for hour in told.tolist()}
+            shares = np.minimum(now.kw[known] / share, MOST_SHARE)
+            heard = np.isfinite(shares).sum(axis=0)
+            curve = [(h, v, n) for h, v, n in zip(now.hours, np.nanmean(shares, axis=0).tolist(), heard.tolist(), strict=True) if n]
+            before = np.nanmean(np.minimum(kw[known] / share[:, :, None], MOST_SHARE), axis=0)
+        return _Curves(curve, expected, before, is_off)
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """A file's hours beside those of the days before it, each a mean of the registers' shares of their level.
+
+    Args:
+        curve: hour (UTC), share and registers.
+        expected: the median share by kind of day (off or not) and local hour.
+        before: the share by day before and local hour, NaN where there is none.
+        is_off: which of these days are days off.
+    """
+
+    curve: list[tuple[datetime, float, int]]
+    expected: dict[tuple[bool, int], float]
+    before: np.ndarray
+    is_off: np.ndarray
+
+    def strangeness(self, is_off: bool) -> list[float]:
+        """How much each day before of a kind disagrees with what is expected, the strangest last."""
+        told = np.array([self.expected.get((is_off, hour), self.expected.get((False, hour), np.nan)) for hour in range(24)])
+        strange = []
+        for day in self.before[self.is_off == is_off]:
+            both = np.isfinite(day) & np.isfinite(told)
+            if both.sum() >= LEAST_HOURS:
+                strange.append(_disagreement(day[both], told[both]))
+        return sorted(strange)
 
 
 def _beside_other_files(run: Run, spans: Mapping[FileKey, tuple[int, int]]) -> dict[FileKey, int]:
@@ -257,7 +315,7 @@ def _moved_disagreement(
     return _disagreement([share for _, share in curve], told)
 
 
-def _disagreement(shares: Sequence[float], told: Sequence[float]) -> float:
+def _disagreement(shares: Sequence[float] | np.ndarray, told: Sequence[float] | np.ndarray) -> float:
     """1 less the squared correlation of two curves; 1 and more where they have nothing to do with each other."""
     if np.ptp(shares) == 0 or np.ptp(told) == 0:
         return 1.0

@@ -7,10 +7,12 @@ estimates are scaled so that they take what the measured ones leave of the diffe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 
 from lakehouse.contracts.cleaned import REGISTER_DIFFERENCE_MINUTES
 from lakehouse.metering.rules import VeeRules
@@ -81,7 +83,9 @@ def share(run: Run, sound: str, around: str | None, edits_around: str | None) ->
         return
     columns = "meter_id, register, interval_start, interval_minutes, energy_kwh"
     outside = (
-        f"UNION ALL SELECT * FROM ({standing_intervals_sql(around, edits_around)}) WHERE NOT ({run.days_sql('date')})" if around else ""
+        f"UNION ALL SELECT * EXCLUDE (is_shared) FROM ({standing_intervals_sql(around, edits_around)}) WHERE NOT ({run.days_sql('date')})"
+        if around
+        else ""
     )
     run.make(
         "span_intervals",
@@ -127,7 +131,8 @@ def standing_intervals_sql(readings: str, edits: str | None) -> str:
             ON e.meter_id = r.meter_id AND e.register = r.register AND e.interval_start = r.interval_start AND r.method = '{METHOD}'"""
     return f"""
         SELECT r.meter_id, r.register, r.interval_start, r.interval_minutes, r.energy_kwh, r.date,
-               CASE WHEN r.quality = 'estimated' AND r.method <> 'by_sender' THEN {was} END AS unshared_kwh
+               CASE WHEN r.quality = 'estimated' AND r.method <> 'by_sender' THEN {was} END AS unshared_kwh,
+               r.method IS NOT DISTINCT FROM '{METHOD}' AS is_shared
         FROM {readings} r {joined}"""
 
 
@@ -172,15 +177,28 @@ def weighed_sql(spans: str, intervals: str, rules: VeeRules) -> str:
         FROM scaled"""
 
 
-def settled(
-    connection: duckdb.DuckDBPyConnection, spans: str, readings: str, edits: str, rules: VeeRules
-) -> tuple[duckdb.DuckDBPyRelation, list[date]]:
-    """Rows of cleaned/register_differences with their verdict, and the days whose estimates do not fit their registers yet.
-
-    A difference with such estimates has no verdict yet, so that a process that is killed before it cleaned them leaves a mark.
+@dataclass(frozen=True)
+class Settled:
+    """What came of holding register differences against their intervals.
 
     Args:
-        connection: DuckDB; the relations live as long as it does.
+        differences: rows of cleaned/register_differences with their verdict. One with estimates that do not fit it yet has none, so that
+            a process that is killed before they do leaves a mark. The relation lives as long as the connection.
+        shares: the estimates that take what their register leaves, and did not before: meter_id, register, interval_start, was_kwh, is_kwh,
+            opens, closes, file, delivery_date, date.
+        anew: days with estimates that shared otherwise until now: they have to be estimated anew.
+    """
+
+    differences: duckdb.DuckDBPyRelation
+    shares: pa.Table
+    anew: list[date]
+
+
+def settled(connection: duckdb.DuckDBPyConnection, spans: str, readings: str, edits: str, rules: VeeRules) -> Settled:
+    """Holds register differences against the trusted intervals of their spans.
+
+    Args:
+        connection: DuckDB.
         spans: name of a relation like cleaned/register_differences: those to judge.
         readings: name of a relation like cleaned/meter_readings with all days of the spans.
         edits: name of a relation like quality/edits with the same days.
@@ -199,17 +217,25 @@ def settled(
         """
         CREATE OR REPLACE TEMP TABLE unsettled_estimates AS
         WITH estimated AS (
-            SELECT i.*, w.factor, row_number() OVER (PARTITION BY i.meter_id, i.register, i.interval_start
+            SELECT i.*, w.factor, w.interval_start AS opens, w.interval_end AS closes, w.file, w.delivery_date,
+                   row_number() OVER (PARTITION BY i.meter_id, i.register, i.interval_start
                        ORDER BY w.factor IS NULL, w.interval_end - w.interval_start, w.interval_start) AS place
             FROM register_intervals i JOIN weighed_registers w ON w.meter_id = i.meter_id AND w.register = i.register
                  AND i.interval_start >= w.interval_start AND i.interval_start + to_minutes(i.interval_minutes) <= w.interval_end
             WHERE i.unshared_kwh IS NOT NULL
         )
-        SELECT meter_id, register, interval_start, date FROM estimated
-        WHERE place = 1 AND abs(energy_kwh - unshared_kwh * COALESCE(factor, 1)) > 0.00002
+        SELECT * FROM estimated
+        WHERE place = 1 AND (is_shared <> (factor IS NOT NULL) OR abs(energy_kwh - unshared_kwh * COALESCE(factor, 1)) > 0.00002)
         """
     )
-    stale = connection.execute("SELECT DISTINCT date FROM unsettled_estimates ORDER BY date").fetchall()
+    anew = connection.execute("SELECT DISTINCT date FROM unsettled_estimates WHERE is_shared ORDER BY date").fetchall()
+    shares = connection.sql(
+        """
+        SELECT meter_id, register, interval_start, unshared_kwh AS was_kwh, round(unshared_kwh * factor, 5) AS is_kwh, opens, closes, file,
+               delivery_date, date
+        FROM unsettled_estimates WHERE NOT is_shared AND date NOT IN (SELECT date FROM unsettled_estimates WHERE is_shared)
+        """
+    ).to_arrow_table()
     rows = connection.sql(
         """
         SELECT w.* REPLACE (CASE WHEN u.meter_id IS NULL THEN w.verdict END AS verdict)
@@ -225,4 +251,48 @@ def settled(
         ORDER BY w.date, w.meter_id, w.register, w.interval_start
         """
     )
-    return rows, [day for (day,) in stale]
+    return Settled(rows, shares, [day for (day,) in anew])
+
+
+def shared_sql(readings: str, shares: str) -> str:
+    """SQL for rows of cleaned/meter_readings in which the estimates of `shares` have taken what their register leaves.
+
+    An estimate that is another one by now stays as it is.
+    """
+    return f"""
+        SELECT r.* REPLACE (COALESCE(s.is_kwh, r.energy_kwh) AS energy_kwh,
+                            CASE WHEN s.file IS NULL THEN r.method ELSE '{METHOD}' END AS method,
+                            least(r.basis_from, s.opens) AS basis_from, greatest(r.basis_to, s.closes) AS basis_to)
+        FROM {readings} r LEFT JOIN {shares} s ON {_SAME_INTERVAL.format("r")} AND r.is_estimated AND r.energy_kwh = s.was_kwh
+             AND r.method IS DISTINCT FROM '{METHOD}'
+        ORDER BY r.date, r.meter_id, r.register, r.interval_start"""
+
+
+def shared_reports_sql(reports: str, readings: str, shares: str) -> str:
+    """SQL for rows of quality/vee_report of the days of such readings (as they are after `shared_sql`)."""
+    return f"""
+        SELECT v.* REPLACE (COALESCE(n.energy_kwh, v.energy_kwh) AS energy_kwh,
+                            COALESCE(n.estimated_kwh, v.estimated_kwh) AS estimated_kwh)
+        FROM {reports} v LEFT JOIN (
+            SELECT meter_id, register, date, sum(energy_kwh) AS energy_kwh,
+                   sum(energy_kwh) FILTER (WHERE quality <> 'measured') AS estimated_kwh
+            FROM ({shared_sql(readings, shares)}) SEMI JOIN {shares} USING (meter_id, register, date) GROUP BY meter_id, register, date
+        ) n USING (meter_id, register, date)
+        ORDER BY v.date, v.meter_id, v.register"""
+
+
+def shared_edits_sql(edits: str, shares: str) -> str:
+    """SQL for rows of quality/edits of such days: what the estimates were, and what refused readings are now."""
+    return f"""
+        SELECT * FROM (
+            SELECT e.* REPLACE (CASE WHEN e.rule <> 'superseded' THEN COALESCE(s.is_kwh, e.is_kwh) ELSE e.is_kwh END AS is_kwh,
+                                CASE WHEN e.rule <> 'superseded' AND s.file IS NOT NULL THEN '{METHOD}' ELSE e.method END AS method)
+            FROM {edits} e LEFT JOIN {shares} s ON {_SAME_INTERVAL.format("e")}
+            WHERE s.file IS NULL OR e.rule <> '{RULE}'
+            UNION ALL
+            SELECT meter_id, register, interval_start, was_kwh, is_kwh, '{RULE}', '{METHOD}', delivery_date, file, date FROM {shares}
+        )
+        ORDER BY date, meter_id, register, interval_start, was_kwh"""
+
+
+_SAME_INTERVAL = "s.meter_id = {0}.meter_id AND s.register = {0}.register AND s.interval_start = {0}.interval_start"

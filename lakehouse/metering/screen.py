@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
-from lakehouse.metering.clocks import SAMPLED_REGISTERS
+from lakehouse.metering.clocks import MANY_HOURS, SAMPLED_REGISTERS
 from lakehouse.metering.registers import is_difference_sql
 from lakehouse.metering.rules import VeeRules, is_estimate_by_sender
 
@@ -144,14 +144,13 @@ def look(
             assert run.is_ordered, "sorted rows are in order"
             run.is_ordered = False
             continue
-        if found.misjudged_spans() and not usual_spans:
-            usual_spans = found.usual_spans()
-            continue
-        if shifted_files is None:
-            shifted_files = shifted(found.samples(), found.usual_spans())
-            if shifted_files:
-                continue
-        break
+        if shifted_files is not None:
+            break
+        # What one pass tells of the files as wholes may change what it said of their registers.
+        shifted_files = shifted(found.samples(), found.usual_spans())
+        if not shifted_files and not found.misjudged_spans():
+            break
+        usual_spans = found.usual_spans()
     run.take("shifted_files", _rows([(*name, hours) for name, hours in (shifted_files or {}).items()], SHIFTED))
     for step, table in found.tables().items():
         run.take(step, table, _ONCE.get(step, "*"))
@@ -159,13 +158,20 @@ def look(
 
 
 def _begins_in_order(run: Run, query: str) -> bool:
-    """Whether the first rows are by meter, and all rows are of one file: else a register's rows are in several places."""
+    """Whether the rows may come by meter: the first ones do, and over several days no two files hold the same meters."""
     head = run.connection.sql(f"SELECT meter_id, file FROM ({query} LIMIT 20000)").to_arrow_table()
     meters = head["meter_id"].combine_chunks()
     if len(meters) < 2:
         return True
     changes = pc.sum(pc.not_equal(meters.slice(1), meters.slice(0, len(meters) - 1))).as_py()
-    return changes < len(meters) / 10
+    if changes >= len(meters) / 10:
+        return False
+    if len(run.days) == 1:
+        return True  # a look at the files would cost a large day as much as it saves
+    files = f"SELECT min(meter_id) AS low, max(meter_id) AS high FROM ({query}) GROUP BY feed, file, delivery_date"
+    return not run.count(
+        f"SELECT count(*) FROM (SELECT low, lag(high) OVER (ORDER BY low, high) AS before FROM ({files})) WHERE before > low"
+    )
 
 
 class _Past:
@@ -587,9 +593,18 @@ class _Screen:
             self.sampled[file] = sorted({*known, *first})[:SAMPLED_REGISTERS]
 
     def samples(self) -> pa.Table:
-        """Some registers of each file."""
+        """Some registers of each file that is large or long enough to tell its clock."""
+        opens: dict[int, int] = {}
+        closes: dict[int, int] = {}
+        for file, one, other in self.spans:
+            opens[file], closes[file] = min(opens.get(file, one), one), max(closes.get(file, other), other)
         names = list(self.files)
-        return _rows([(*names[file], *key.split("\x1f", 1)) for file, keys in self.sampled.items() for key in keys], SAMPLES)
+        telling = {
+            file: keys
+            for file, keys in self.sampled.items()
+            if len(keys) >= self.rules.shifted_least_registers or closes[file] - opens[file] >= MANY_HOURS * 60 * MINUTE_US
+        }
+        return _rows([(*names[file], *key.split("\x1f", 1)) for file, keys in telling.items() for key in keys], SAMPLES)
 
     def _majority(self, file: int) -> tuple[int, int] | None:
         """The span that most registers of a file have, None where there is no majority for one."""

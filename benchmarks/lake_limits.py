@@ -1,6 +1,6 @@
 """What the lake itself can take: commits a second, growth and loading of a table's log, files and planning; and what a run and a step cost.
 
-Run: python -m benchmarks.lake_limits [--parts commits,log,files,runs] [--folder FOLDER]
+Run: python -m benchmarks.lake_limits [--parts commits,log,files,landing,runs] [--folder FOLDER]
 
 commits  1, 4 and 8 processes replace partitions of their own, of a hundred rows each, in one table on a local disk; then all the same
          partition, where every commit conflicts with every other.
@@ -8,6 +8,8 @@ log      tables with 10, 1,000 and 10,000 commits, each commit replacing one of 
          the time to load the newest version and list its files, with no checkpoint and with one that is new. The log's entries after the
          second are copies of a true one with other names. Also when the writer itself makes checkpoints.
 files    a table of 10, 1,000 and 10,000 files: time to open it in DuckDB, to read all rows, and to open it for one day and read that.
+landing  1,000, 10,000 and 100,000 files in landing, a hundred a day, all read: the sensor's look when nothing came, what it costs to tell
+         what is stale when one file came, and the reading of that file. The ledger of what was read is written as reading writes it.
 runs     seconds of a run of Dagster beside the same work without it; the share of each further step and day; and a fresh process.
 
 Figures of a local disk, told with the load at the start: on a busy machine they are larger.
@@ -19,6 +21,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -33,6 +36,8 @@ import pyarrow as pa
 FIRST = date(2020, 1, 1)
 COMMITS = (10, 1_000, 10_000)
 FILES = (10, 1_000, 10_000)
+LANDED = (1_000, 10_000, 100_000)
+FILES_A_DAY = 100
 PARTITIONS = 365
 WRITERS = (1, 4, 8)
 SECONDS_OF_WRITING = 8.0
@@ -240,6 +245,57 @@ def files(folder: Path) -> None:
         shutil.rmtree(here)
 
 
+# -- landing
+
+
+def landing(folder: Path) -> None:
+    from datetime import UTC, datetime
+
+    from lakehouse.contracts.quality import Deliveries
+    from lakehouse.flow.raw import read_deliveries
+    from lakehouse.flow.staleness import next_steps, pulse
+    from lakehouse.flow.workspace import Workspace
+    from tests.flow.builders import land, reading_lines, village
+
+    def tick(home: Path, look) -> float:
+        # the daemon's server of definitions makes a new workspace at every tick
+        return _seconds(lambda: look(Workspace.open(home)))
+
+    print(f"landing, {FILES_A_DAY} files a day, all of them read (local disk, files in the page cache)")
+    for count in LANDED:
+        home = folder / f"landing-{count}" / "site"
+        village(home)
+        days = [FIRST + timedelta(days=n) for n in range(count // FILES_A_DAY)]
+        site = (home / "gridlake.yaml").read_text(encoding="utf-8")
+        site = re.sub(r"first_day: .*", f"first_day: {FIRST}", re.sub(r"clock: .*", f"clock: {days[-1] + timedelta(days=1)}", site))
+        (home / "gridlake.yaml").write_text(site, encoding="utf-8")
+        workspace = Workspace.open(home)
+        content = "\n".join(["meter_id,register,interval_start,interval_minutes,energy_kwh,quality", *reading_lines(FIRST)]) + "\n"
+        ledger = []
+        for day in days:
+            (workspace.landing.root / "readings" / f"{day}").mkdir(parents=True)
+            for n in range(FILES_A_DAY):
+                (workspace.landing.root / "readings" / f"{day}" / f"n{n:03}.csv").write_text(content, encoding="utf-8")
+            for arrival in workspace.landing.arrivals("readings", day):
+                size, changed = arrival.stamp()
+                at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+                known = {"feed": "readings", "delivery_date": day, "file": arrival.name, "sha256": arrival.sha256(), "bytes": size}
+                rows = {"rows": 24, "faulty_rows": 0, "first_interval": at, "last_interval": at}
+                ledger.append(known | {"modified_at": changed} | rows)
+        workspace.replace("quality/deliveries", Deliveries.from_rows(ledger), where={"feed": "readings", "delivery_date": days})
+        assert not next_steps(workspace, until="raw")
+        idle = min(tick(home, pulse) for _ in range(ROUNDS))
+        land(workspace, "readings", days[-1], "new.csv", reading_lines(days[-1], meter="B"))
+        telling = min(tick(home, lambda w: next_steps(w, until="raw")) for _ in range(ROUNDS))
+        reading = tick(home, lambda w, day=days[-1]: read_deliveries(w, "readings", [day]))
+        print(
+            f"  {count:>7,} files: nothing came {idle * 1e3:7.1f} ms, told what is stale in {telling * 1e3:8.1f} ms, "
+            f"delivery of {FILES_A_DAY + 1} files read in {reading * 1e3:7.1f} ms",
+            flush=True,
+        )
+        shutil.rmtree(home.parent)
+
+
 # -- runs
 
 
@@ -291,7 +347,7 @@ def _seconds(work) -> float:
     return time.perf_counter() - begun
 
 
-PARTS = {"commits": commits, "log": log_sizes, "files": files, "runs": runs}
+PARTS = {"commits": commits, "log": log_sizes, "files": files, "landing": landing, "runs": runs}
 
 
 def main() -> None:

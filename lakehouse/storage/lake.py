@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ BATCH_ROWS = 131_072
 
 STATISTICS_OF_ALL_COLUMNS = {"delta.dataSkippingNumIndexedCols": "-1"}
 """Delta keeps statistics of 32 columns unless told otherwise; readers tell by them which files lack a column."""
+
+CHECKPOINTS_OF_AN_OBJECT_STORE = {"delta.checkpointInterval": "10"}
+"""Who opens a table fetches each commit since the last checkpoint: on a disk a hundred are read at once, in a store each is a request."""
 
 Moment: TypeAlias = tuple[int, int]
 """A table's newest version and, on a local disk, when its log entry was written: a table made anew begins with old numbers."""
@@ -85,6 +89,9 @@ class Lake:
         self.root = str(root).rstrip("/") if "://" in str(root) else str(Path(root).absolute())
         self.storage_options = storage_options
         self.snapshots: dict[str, tuple[Moment, Snapshot]] = {}
+        self.opened: dict[str, Any] = {}
+        """Tables of an object store as they were last seen: to see them anew only later commits are fetched."""
+        self.lock = threading.RLock()
 
     def table(self, contract: type[Table]) -> LakeTable:
         """The table of a contract, whether it exists yet or not."""
@@ -110,7 +117,7 @@ class LakeTable:
         """Whether anything was ever committed."""
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self.uri, storage_options=self.lake.storage_options)
+        return self.uri in self.lake.opened or DeltaTable.is_deltatable(self.uri, storage_options=self.lake.storage_options)
 
     def delta(self, version: int | None = None) -> Any:
         """The `deltalake.DeltaTable`, at the newest or an older version.
@@ -152,7 +159,21 @@ class LakeTable:
                     return version, entry.stat().st_mtime_ns
             except (OSError, ValueError):
                 pass
-        return (self.delta().version(), 0) if self.exists() else (-1, 0)
+            return (self.delta().version(), 0) if self.exists() else (-1, 0)
+        with self.lake.lock:
+            newest = self._followed()
+            return (-1, 0) if newest is None else (newest.version(), 0)
+
+    def _followed(self) -> Any | None:
+        """The newest version in an object store, None before the first commit; a table that was opened before is brought up to it."""
+        opened = self.lake.opened.get(self.uri)
+        if opened is not None:
+            opened.update_incremental()
+            return opened
+        try:
+            return self.lake.opened.setdefault(self.uri, self.delta())
+        except TableNotFoundError:
+            return None
 
     def files(self, version: int | None = None) -> list[DataFile]:
         """The files of a snapshot; empty before the first commit."""
@@ -161,17 +182,18 @@ class LakeTable:
     def snapshot(self, version: int | None = None) -> Snapshot:
         """The files of the newest or an older version, and the columns that it has; nothing before the first commit."""
         if version is not None:
-            return self._snapshot(version)
-        newest = self._newest()
-        if newest[0] < 0:
-            return Snapshot([], frozenset())
-        known = self.lake.snapshots.get(self.uri)
-        if known is None or known[0] != newest:
-            known = self.lake.snapshots[self.uri] = (newest, self._snapshot(newest[0]))
-        return known[1]
+            return self._snapshot(self.delta(version))
+        with self.lake.lock:
+            newest = self._newest()
+            if newest[0] < 0:
+                return Snapshot([], frozenset())
+            known = self.lake.snapshots.get(self.uri)
+            if known is None or known[0] != newest:
+                delta = self.lake.opened.get(self.uri) or self.delta(newest[0])
+                known = self.lake.snapshots[self.uri] = (newest, self._snapshot(delta))
+            return known[1]
 
-    def _snapshot(self, version: int) -> Snapshot:
-        delta = self.delta(version)
+    def _snapshot(self, delta: Any) -> Snapshot:
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
         files = [
             DataFile(
@@ -255,6 +277,7 @@ class LakeTable:
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         predicate = _predicate(where, self.contract) if where else None
+        configuration = STATISTICS_OF_ALL_COLUMNS | ({} if self.lake.is_local else CHECKPOINTS_OF_AN_OBJECT_STORE)
         properties = CommitProperties(custom_metadata=(lineage or Lineage()).as_metadata())
         for attempt in range(ATTEMPTS):
             counter = _Counter(self.contract, rows, allow_empty)
@@ -270,7 +293,7 @@ class LakeTable:
                     schema_mode=None if fresh else "merge",
                     name=self.contract.name if fresh else None,
                     description=self.contract.description() if fresh else None,
-                    configuration=STATISTICS_OF_ALL_COLUMNS if fresh else None,
+                    configuration=configuration if fresh else None,
                     storage_options=self.lake.storage_options,
                     commit_properties=properties,
                 )
@@ -303,7 +326,7 @@ class LakeTable:
 
     def _committed(self, counter: _Counter, where: Mapping[str, Any] | None) -> Commit:
         size = sum(f.bytes for f in self.files() if all(_within(f.partition[k], v) for k, v in (where or {}).items()))
-        return Commit(self.contract.name, self.delta().version(), counter.rows, size, counter.first, counter.last)
+        return Commit(self.contract.name, self.version(), counter.rows, size, counter.first, counter.last)
 
     # -- keeping house
 

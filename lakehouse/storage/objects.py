@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lakehouse.storage.lake import Lake
 
 SCHEMES = ("s3", "s3a")
+WRITTEN_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+"""When any file of the lake was changed: DuckDB asks, to tell whether what it knows of a file still holds."""
 READ_AT_ONCE_BYTES = 8 << 20
 """A file up to this size is fetched whole: one request instead of one for every column of every row group."""
 
@@ -73,6 +76,7 @@ def _files_of(scheme: str, options: dict[str, str]) -> Any:
     from pyarrow.fs import S3FileSystem
 
     store = S3FileSystem(**s3_arguments(options))
+    sizes: dict[str, int] = {}
 
     class ObjectFiles(AbstractFileSystem):  # type: ignore[misc]
         """Files of an object store, read-only, by their whole URI."""
@@ -88,24 +92,27 @@ def _files_of(scheme: str, options: dict[str, str]) -> Any:
             if mode != "rb":
                 raise PermissionError(f"{path} is read-only here.")
             opened = store.open_input_file(_key(path))
-            if opened.size() > READ_AT_ONCE_BYTES:
+            sizes[path] = opened.size()
+            if sizes[path] > READ_AT_ONCE_BYTES:
                 return opened
             with opened:
                 return io.BytesIO(opened.read())
 
+        # A file of the lake is never written again under its name: what opening it told needs no further request.
+
         def info(self, path: str, **more: Any) -> dict[str, Any]:
-            found = store.get_file_info(_key(path))
-            return {"name": path, "size": found.size, "type": "file", "mtime": found.mtime}
+            size = sizes[path] if path in sizes else store.get_file_info(_key(path)).size
+            return {"name": path, "size": size, "type": "file", "mtime": WRITTEN_ONCE}
 
         def exists(self, path: str, **more: Any) -> bool:
-            return bool(store.get_file_info(_key(path)).is_file)
+            return path in sizes or bool(store.get_file_info(_key(path)).is_file)
 
         def glob(self, path: str, **more: Any) -> list[str]:
             # The paths are those of a snapshot, whose signs for patterns were written as classes of one: there is nothing to look for.
             return [re.sub(r"\[([\[*?])\]", r"\1", path)]
 
         def modified(self, path: str) -> Any:
-            return store.get_file_info(_key(path)).mtime
+            return WRITTEN_ONCE
 
     return ObjectFiles()
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileSelector, S3FileSystem
 
 from lakehouse.errors import SiteError
 from lakehouse.flow.query import run_query
@@ -54,6 +55,25 @@ def test_writers_of_different_days_do_not_lose_each_others_rows(lake):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: lake.table(Loads).replace(loads(n, n), where={"date": day(n)}), range(2, 10)))
     assert values(table) == list(range(1, 10))
+
+
+def test_a_table_that_is_known_is_followed_and_not_opened_anew(lake, store, monkeypatch):
+    table, elsewhere = lake.table(Loads), Lake(lake.root, store.options).table(Loads)
+    table.append(loads(1, 10))
+    assert table.version() == elsewhere.version() == 0
+    elsewhere.append(loads(2, 20))
+    monkeypatch.setattr("lakehouse.storage.lake.LakeTable.delta", lambda *_: pytest.fail("opened anew"))
+    assert table.version() == 1
+    assert [one.partition["date"] for one in table.files()] == [day(2), day(1)]
+
+
+def test_who_opens_a_table_of_many_commits_fetches_the_last_few_only(lake, store):
+    for n in range(12):
+        lake.table(Loads).replace(loads(1, n), where={"date": day(1)})
+    log = f"{lake.root.removeprefix('s3://')}/{Loads.name}/_delta_log"
+    names = [one.base_name for one in S3FileSystem(**s3_arguments(store.options)).get_file_info(FileSelector(log, recursive=True))]
+    assert "_last_checkpoint" in names
+    assert values(Lake(lake.root, store.options).table(Loads)) == [11]
 
 
 def test_a_file_too_large_to_be_fetched_whole_is_read_piece_by_piece(lake, monkeypatch):

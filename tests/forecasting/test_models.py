@@ -11,6 +11,7 @@ from lakehouse.forecasting.models import make_model
 from lakehouse.forecasting.models.base import column, uncrossed
 from lakehouse.forecasting.models.day_matrix import DayMatrix
 from lakehouse.forecasting.models.ensemble import Calibration, combine, weights_from_past
+from lakehouse.forecasting.models.lear import PENALTIES, _ridge
 from tests.forecasting.builders import demand_task, world
 
 
@@ -154,3 +155,63 @@ def test_a_linear_model_with_more_inputs_than_days_knows_that_it_knows_little():
     said, truth = model.predict(unseen), column(unseen, "target_value")
     low, high = said[:, task.quantiles.index(0.1)], said[:, task.quantiles.index(0.9)]
     assert 0.6 < np.mean((truth >= low) & (truth <= high)) < 0.95
+
+
+def test_calibration_follows_the_last_days_less_where_there_are_few():
+    probabilities = (0.1, 0.5, 0.9)
+    rng = np.random.default_rng(1)
+
+    def widening(days):
+        """How much wider the interval becomes when the errors of the last week are three times as large as before."""
+        day = np.repeat(np.arange(float(days)), 24)
+        said = np.tile([-1.0, 0.0, 1.0], (len(day), 1))
+        error = rng.normal(0, 1, len(day))
+
+        def width(truth):
+            low, _, high = Calibration.from_past(said, truth, probabilities, day).apply(said[:1], probabilities)[0]
+            return high - low
+
+        return width(np.where(day >= days - 7, 3 * error, error)) / width(error)
+
+    assert widening(60) > 1.5
+    # a week is a third of these days, and an eighth of those: weighed evenly it would widen them more
+    assert widening(21) < 1.1 * widening(60)
+
+
+def test_what_the_linear_model_says_of_days_left_out_is_what_a_fit_without_them_says():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 8))
+    z = x[:, :2] @ np.array([[1.0], [-0.5]]) + rng.normal(size=(60, 1))
+    week = np.arange(60) // 7
+    coefficients, _, left_out = _ridge(x - x.mean(axis=0), z - z.mean(), week)
+
+    def fitted(rows, penalty):
+        x_mean, z_mean = x[rows].mean(axis=0), z[rows].mean(axis=0)
+        centred = x[rows] - x_mean
+        found = np.linalg.solve(centred.T @ centred + penalty * np.eye(8), centred.T @ (z[rows] - z_mean))
+        return found, lambda days: (x[days] - x_mean) @ found + z_mean
+
+    everything = np.ones(60, dtype=bool)
+    penalty = min(PENALTIES, key=lambda p: np.abs(fitted(everything, p)[0].T - coefficients).max())
+    np.testing.assert_allclose(fitted(everything, penalty)[0].T, coefficients, atol=1e-8)
+    for one in range(9):
+        _, said = fitted(week != one, penalty)
+        np.testing.assert_allclose(left_out[week == one] + z.mean(), said(week == one), atol=1e-4)
+
+
+def test_between_two_fits_of_the_trees_the_linear_stage_below_them_learns_on():
+    task = demand_task()
+    actuals, inputs = world(task, last="2026-12-20")
+    table = build_features(task, actuals, inputs, task.issue_instants(dt.date(2026, 1, 15), dt.date(2026, 12, 19)))
+    day = column(table, "days_since_2000")
+
+    def fit(until, previous=None):
+        return make_model("lightgbm").fit(table.filter(pa.array(day < until)), task, previous=previous)
+
+    last = day.max()
+    first = fit(last - 20)
+    week_later, month_later = fit(last - 13, first), fit(last, first)
+    assert week_later.centre is first.centre and month_later.centre is not first.centre
+    assert week_later.linear.equations[0]["days"] == first.linear.equations[0]["days"] + 7
+    rows = table.filter(pa.array(day >= last - 3))
+    assert not np.array_equal(week_later.predict(rows), first.predict(rows))

@@ -22,6 +22,8 @@ CALIBRATION_HALF_LIFE_DAYS = 10.0
 ADAPTATION = 0.3
 """How far a day whose actuals missed the 80 % interval too often moves the quantiles' levels; see `_adaptation`."""
 ADAPTATION_WARM_UP_DAYS = 14
+LONG_PAST_DAYS = 56
+"""With fewer past issue days than this the calibration is as much more cautious: longer half-life, smaller adaptation."""
 AIMED_MISSES = 0.19  # a little below 0.2: the days are few, and what was learnt from them falls short in the days to come
 WEIGHT_POWER = 3.0
 
@@ -90,7 +92,8 @@ class Calibration:
                 season: a weight halves every `CALIBRATION_HALF_LIFE_DAYS` (weighted quantiles, as in Barber et al. 2023). And
                 errors of one day go together, so the days are what conformal prediction's finite-sample correction (n + 1) / n
                 counts. What such a calibration missed on the later of these days then moves the levels themselves (adaptive
-                conformal inference: Gibbs and Candes 2021). None leaves out all three.
+                conformal inference: Gibbs and Candes 2021). Few days can afford neither: see `LONG_PAST_DAYS`. None leaves
+                out all of it.
         """
         known = np.isfinite(truth) & np.isfinite(past).all(axis=1)
         if known.sum() < 72:
@@ -99,9 +102,11 @@ class Calibration:
         score = (truth[:, None] - past) / _width(past, probabilities)[:, None]
         weight, days, theta = np.ones(len(truth)), np.inf, 0.0
         if day is not None:
-            weight = 0.5 ** ((day[known].max() - day[known]) / CALIBRATION_HALF_LIFE_DAYS)
             days = len(np.unique(day[known]))
-            theta = _adaptation(score, day[known], probabilities)
+            share = min(days / LONG_PAST_DAYS, 1.0)
+            half_life = CALIBRATION_HALF_LIFE_DAYS / share
+            weight = 0.5 ** ((day[known].max() - day[known]) / half_life)
+            theta = _adaptation(score, day[known], probabilities, step=ADAPTATION * share, half_life=half_life)
         offsets = np.array([_quantile(score[:, n], weight, _level(q, theta, days)) for n, q in enumerate(probabilities)])
         offsets[probabilities.index(0.5)] = 0.0
         return cls(offsets)
@@ -120,7 +125,7 @@ def _level(probability: float, theta: float, days: float) -> float:
     return inner if probability > 0.5 else 1 - inner
 
 
-def _adaptation(score: np.ndarray, day: np.ndarray, probabilities: tuple[float, ...]) -> float:
+def _adaptation(score: np.ndarray, day: np.ndarray, probabilities: tuple[float, ...], *, step: float, half_life: float) -> float:
     """Replays the calibration over its own past, and returns by how much the tails must shrink (as a logarithm) to miss a fifth.
 
     In the manner of Gibbs and Candes (2021), with one state for all quantiles: a day that missed the 80 % interval more often
@@ -131,13 +136,15 @@ def _adaptation(score: np.ndarray, day: np.ndarray, probabilities: tuple[float, 
         score: (rows, probabilities) errors of the past in widths of the forecast's 80 % interval.
         day: (rows,) day number of each row's issue.
         probabilities: of the columns.
+        step: how far a day's misses move the levels.
+        half_life: days in which the weight of an error halves.
     """
     every = np.unique(day)
     judged = every[every - every[0] >= ADAPTATION_WARM_UP_DAYS]
     if not len(judged):
         return 0.0
     age = judged[:, None] - day[None, :]
-    weight = np.where(age >= 2, 0.5 ** (np.maximum(age, 0) / CALIBRATION_HALF_LIFE_DAYS), 0.0)
+    weight = np.where(age >= 2, 0.5 ** (np.maximum(age, 0) / half_life), 0.0)
     sides = []
     for q in (0.1, 0.9):
         values = score[:, probabilities.index(q)]
@@ -151,7 +158,7 @@ def _adaptation(score: np.ndarray, day: np.ndarray, probabilities: tuple[float, 
             continue
         low, high = (float(np.interp(_level(q, theta, before) * total[n], heaped[n], ordered)) for q, _, ordered, heaped, total in sides)
         missed = float(np.mean((sides[0][1][today] < low) | (sides[1][1][today] > high)))
-        theta = float(np.clip(theta + ADAPTATION * (missed - AIMED_MISSES), -0.7, 0.7))
+        theta = float(np.clip(theta + step * (missed - AIMED_MISSES), -0.7, 0.7))
     return theta
 
 

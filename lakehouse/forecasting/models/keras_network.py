@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting.features import TARGET_COLUMN
+from lakehouse.forecasting.models import committee
 from lakehouse.forecasting.models.base import (
     Model,
     anchor,
@@ -37,7 +38,6 @@ from lakehouse.forecasting.task import ForecastTask
 MINIMUM_DAYS = 28
 WEIGHTS_LIFE_DAYS = 28  # an earlier fit that is not older than this is taken over as it is
 LIMIT = 6.0  # standardised inputs are cut here
-COMMITTEE = 4  # networks whose quantiles are averaged
 
 
 class KerasNetwork(Model):
@@ -93,17 +93,13 @@ class KerasNetwork(Model):
             y = np.clip(np.where(np.isfinite(residual), residual / self.unit, 0.0), -12, 12).astype("float32")
             inputs = grid.spread(self._standardised(x))[whole].astype("float32")
         else:
-            self.network = _build(keras, task.slots_per_day, inputs.shape[2], len(task.quantiles), small=days < 250)
-            self.network.compile(optimizer=keras.optimizers.Adam(2e-3), loss=_pinball(task.quantiles), steps_per_execution=4)
+            self.network = committee.build(keras, committee.Shape.of(*inputs.shape[1:], len(task.quantiles), small=days < 250))
         batch = 16 if days < 400 else 32
-        steps = -(-days // batch)
         # enough steps to learn, few enough to stay quick: a sixth of them when starting from earlier weights
         budget = 480 if days < 400 else 1500
-        self.epochs = int(np.clip((budget // 6 if warm else budget) // steps, 2, 60))
-        self.network.optimizer.learning_rate = 7e-4 if warm else 2e-3
-        self.network.fit(
-            inputs, y, batch_size=batch, epochs=self.epochs, verbose=0, shuffle=True, callbacks=[] if warm else [_decay(keras, self.epochs)]
-        )
+        steps = min(budget // 6 if warm else budget, 60 * -(-days // batch))
+        committee.train(self.network, inputs, y, task.quantiles, batch=batch, steps=steps, rate=7e-4 if warm else 2e-3, seed=seed)
+        self.steps = steps
         self.days = days
         return self
 
@@ -129,7 +125,7 @@ class KerasNetwork(Model):
                 "centre": self.centre.tolist(),
                 "spread": self.spread.tolist(),
             }
-            | {"unit": self.unit, "epochs": self.epochs, "days": self.days, "trained_to": self.trained_to},
+            | {"unit": self.unit, "steps": self.steps, "days": self.days, "trained_to": self.trained_to},
         )
 
     def load(self, folder: Path) -> KerasNetwork:
@@ -137,7 +133,7 @@ class KerasNetwork(Model):
         keras = _keras()
         saved = read_parameters(folder)
         self.task = task_from_signature(saved["task"])
-        self.columns, self.unit, self.epochs, self.days = saved["columns"], saved["unit"], saved["epochs"], saved["days"]
+        self.columns, self.unit, self.steps, self.days = saved["columns"], saved["unit"], saved["steps"], saved["days"]
         self.trained_to = saved["trained_to"]
         self.scale, self.centre, self.spread = np.array(saved["scale"]), np.array(saved["centre"]), np.array(saved["spread"])
         self.network = keras.models.load_model(folder / "network.keras", compile=False, safe_mode=True)
@@ -170,7 +166,7 @@ class KerasNetwork(Model):
 
     def parameters(self) -> dict[str, Any]:
         """Size and training length."""
-        return {"weights": int(self.network.count_params()), "epochs": self.epochs, "days": self.days}
+        return {"weights": int(self.network.count_params()), "steps": self.steps, "days": self.days}
 
     def _names(self) -> list[str]:
         return [n for n in self.columns if n not in ("slot", "weekday", "day_type", "day_of_year", "series_code", "days_since_2000")]
@@ -194,46 +190,6 @@ class KerasNetwork(Model):
     def _standardised(self, x: np.ndarray) -> np.ndarray:
         z = (x - self.centre) / self.spread
         return np.clip(np.where(np.isfinite(z), z, 0.0), -LIMIT, LIMIT)
-
-
-def _build(keras: Any, slots: int, inputs: int, outputs: int, *, small: bool) -> Any:
-    """The committee: (days, slots, inputs) to (days, slots, members, quantiles); each member has weights of its own."""
-    wide, context = (12, 24) if small else (24, 64)
-    layers, m = keras.layers, COMMITTEE
-
-    def dense(equation: str, shape: tuple[int, ...], bias: str, fans: int, activation: str | None = None) -> Any:
-        # Glorot's uniform for each member by itself: Keras would count the members' axis among the fans
-        limit = (6 / fans) ** 0.5
-        start = keras.initializers.RandomUniform(-limit, limit)
-        return layers.EinsumDense(equation, shape, activation=activation, bias_axes=bias, kernel_initializer=start)
-
-    x = keras.Input((slots, inputs))
-    local = dense("bsf,mfw->bmsw", (m, slots, wide), "mw", inputs + wide, "relu")(x)
-    whole = layers.Dropout(0.1)(layers.Reshape((m, slots * wide))(local))
-    day = dense("bmk,mkc->bmc", (m, context), "mc", slots * wide + context, "relu")(whole)
-    joined = wide + context + 2 * wide
-    # the slot and its day together, as a layer over both of them joined would have it
-    of_slot = dense("bmsw,mwh->bmsh", (m, slots, 2 * wide), "mh", joined)(local)
-    of_day = layers.Reshape((m, 1, 2 * wide))(dense("bmc,mch->bmh", (m, 2 * wide), "mh", joined)(day))
-    z = layers.Dropout(0.1)(layers.ReLU()(layers.Add()([of_slot, of_day])))
-    return keras.Model(x, dense("bmsh,mhq->bsmq", (slots, m, outputs), "mq", 2 * wide + outputs)(z))
-
-
-def _pinball(quantiles: tuple[float, ...]) -> Any:
-    """Pinball loss of each member by itself, added up."""
-    from keras import ops
-
-    q = np.array(quantiles, dtype="float32")
-
-    def pinball(truth: Any, forecast: Any) -> Any:
-        error = ops.expand_dims(truth, (-1, -2)) - forecast
-        return COMMITTEE * ops.mean(ops.maximum(q * error, (q - 1) * error))
-
-    return pinball
-
-
-def _decay(keras: Any, epochs: int) -> Any:
-    return keras.callbacks.LearningRateScheduler(lambda epoch: 2e-3 * 0.5 * (1 + float(np.cos(np.pi * epoch / max(epochs, 1)))) + 5e-5)
 
 
 def _keras() -> Any:

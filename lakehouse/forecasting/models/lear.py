@@ -4,8 +4,8 @@ After Lago, Marcjasz, De Schutter and Weron (2021), "Forecasting day-ahead elect
 Uniejewski, Nowotarski and Weron (2016): variance-stabilised (asinh) inputs and one equation per hour, for prices as for load.
 Different from there: ridge regression in place of the LASSO, with each slot's penalty by generalised cross-validation, on all
 days in place of an average over calibration windows, and with an operator's forecast among the inputs the equations are about
-its error. One singular value decomposition serves all slots, so that a weekly refit
-takes a second; measured on published data it was as good or better (docs/forecasting.md).
+its error. One eigenvalue decomposition serves all slots and penalties, and tells what fits without some of the days would have
+said as well; measured on published data it was as good or better (docs/forecasting.md).
 """
 
 from __future__ import annotations
@@ -51,11 +51,23 @@ class Lear(Model):
     """Ridge-estimated autoregression with exogenous inputs, one equation per series and slot."""
 
     name = "lear"
+    left_out: np.ndarray
 
     def fit(
-        self, features: pa.Table, task: ForecastTask, *, seed: int = 0, previous: Model | None = None, columns: list[str] | None = None
+        self,
+        features: pa.Table,
+        task: ForecastTask,
+        *,
+        seed: int = 0,
+        previous: Model | None = None,
+        columns: list[str] | None = None,
+        groups: np.ndarray | None = None,
     ) -> Lear:
         """Fits one equation per series and slot; see `Model.fit`.
+
+        Args:
+            groups: (rows,) number of the group of days that a row belongs to. `left_out` is then, for each row, what the equations
+                would say if they had not been fitted to its group; it is not saved.
 
         Raises:
             ForecastError: with fewer than 21 whole days of a series.
@@ -65,9 +77,13 @@ class Lear(Model):
         self.columns = usable_columns(task, columns)
         code = column(features, "series_code").astype(int)
         self.equations: list[dict[str, Any]] = []
+        self.left_out = np.full(features.num_rows, np.nan)
         for s in range(len(task.series_ids)):
-            rows = features.filter(pa.array(code == s)) if len(task.series_ids) > 1 else features
-            self.equations.append(self._fit_series(rows))
+            mine = np.flatnonzero(code == s)
+            rows = features.take(pa.array(mine)) if len(mine) < features.num_rows else features
+            equations, said = self._fit_series(rows, groups[mine] if groups is not None else None)
+            self.equations.append(equations)
+            self.left_out[mine] = said
         return self
 
     def predict(self, features: pa.Table) -> np.ndarray:
@@ -111,7 +127,7 @@ class Lear(Model):
         first = self.equations[0]
         return {"days": int(first["days"]), "inputs": len(first["kept"])}
 
-    def _fit_series(self, rows: pa.Table) -> dict[str, Any]:
+    def _fit_series(self, rows: pa.Table, groups: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray | float]:
         grid = DayMatrix.of(rows, self.task)
         truth = grid.spread(column(rows, TARGET_COLUMN) - _base(rows, self.task))
         whole = np.isfinite(truth).all(axis=1)
@@ -119,7 +135,11 @@ class Lear(Model):
             raise ForecastError(
                 f"LEAR for {self.task.target} needs at least {MINIMUM_DAYS} whole days, found {int(whole.sum())}.", "Give a longer history."
             )
-        return _equations(self._day_inputs(rows, grid)[whole], truth[whole], self.task)
+        group = groups[grid.row_of[whole, 0]] if groups is not None else None
+        equations, said = _equations(self._day_inputs(rows, grid)[whole], truth[whole], self.task, group)
+        by_slot = np.full(truth.shape, np.nan)
+        by_slot[whole] = said
+        return equations, grid.gather(by_slot) + _base(rows, self.task)
 
     def _day_inputs(self, rows: pa.Table, grid: DayMatrix) -> np.ndarray:
         """One row per day: hourly profiles of lags and inputs, weekday dummies and levels."""
@@ -154,8 +174,8 @@ def _base(rows: pa.Table, task: ForecastTask) -> np.ndarray | float:
     return anchor(rows, task) if task.operator_input is not None else 0.0
 
 
-def _equations(raw: np.ndarray, truth: np.ndarray, task: ForecastTask) -> dict[str, Any]:
-    """Standardises, fits all slots, and keeps what prediction needs."""
+def _equations(raw: np.ndarray, truth: np.ndarray, task: ForecastTask, group: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:
+    """Standardises, fits all slots, and keeps what prediction needs; and what fits without each group of days would say."""
     finite = np.isfinite(raw)
     fill = np.array([np.median(raw[finite[:, j], j]) if finite[:, j].any() else 0.0 for j in range(raw.shape[1])])
     filled = np.where(finite, raw, fill)
@@ -171,41 +191,64 @@ def _equations(raw: np.ndarray, truth: np.ndarray, task: ForecastTask) -> dict[s
     y_spread = max(float(np.median(np.abs(truth - y_centre)) * 1.4826), float(truth.std()) * 0.05, 1e-9)
     z = np.arcsinh((truth - y_centre) / y_spread)
     x_mean, z_mean = x.mean(axis=0), z.mean(axis=0)
-    coefficients, leverage = _ridge(x - x_mean, z - z_mean)
+    coefficients, leverage, outside = _ridge(x - x_mean, z - z_mean, group)
     intercept = z_mean - coefficients @ x_mean
-    error = truth - (np.sinh(np.clip(x @ coefficients.T + intercept, -8, 8)) * y_spread + y_centre)
+
+    def in_its_unit(of_z: np.ndarray) -> np.ndarray:
+        return np.sinh(np.clip(of_z, -8, 8)) * y_spread + y_centre
+
+    error = truth - in_its_unit(x @ coefficients.T + intercept)
     # as if each day had been left out: with more inputs than days the fit goes through them, and its own errors tell nothing
     error = error / np.maximum(1 - leverage - 1 / len(x), LEAST_LEFT_OUT)
     by_hour = error.reshape(len(x), 24, -1).transpose(1, 0, 2).reshape(24, -1)
     offsets = np.quantile(by_hour, task.quantiles, axis=1).T
     units = {"centre": centre, "spread": spread, "fill": fill, "kept": kept, "y_centre": y_centre, "y_spread": y_spread}
     fitted = {"coefficients": coefficients, "intercept": intercept, "offsets": offsets - offsets[:, [task.median_index]]}
-    return units | fitted | {"days": len(x)}
+    return units | fitted | {"days": len(x)}, in_its_unit(outside + z_mean)
 
 
-def _ridge(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ridge(x: np.ndarray, z: np.ndarray, group: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ridge coefficients (slots, inputs), each slot's penalty by generalised cross-validation (Golub, Heath and Wahba 1979).
 
-    Also each day's leverage (days, slots): its error over one less the leverage is the error of a fit without it.
+    Also each day's leverage (days, slots): its error over one less the leverage is the error of a fit without it; and what fits
+    without the day's whole group would say (days, slots), not a number where there are no groups. Means must be taken off.
     """
     from threadpoolctl import threadpool_limits
 
     # one thread: the matrices are small, waiting threads burn a busy machine's time, and the digits do not depend on the cores
     with threadpool_limits(1, user_api="blas"):
-        u, s, vt = np.linalg.svd(x, full_matrices=False)
-    rotated = u.T @ z
-    outside = (z**2).sum(axis=0) - (rotated**2).sum(axis=0)
+        if len(x) >= x.shape[1]:
+            squares, back = np.linalg.eigh(x.T @ x)
+            left = x @ back
+        else:
+            squares, own = np.linalg.eigh(x @ x.T)
+            size = np.sqrt(np.maximum(squares, 1e-9 * squares.max()))
+            left, back = own * size, x.T @ (own / size)
+    squares = np.maximum(squares, 0.0)
+    told = left.T @ z
+    whole = (z**2).sum(axis=0)
     least = np.full(z.shape[1], np.inf)
     chosen = np.full(z.shape[1], PENALTIES[0])
     for penalty in PENALTIES:
-        shrink = s**2 / (s**2 + penalty)
-        residual = outside + (((1 - shrink)[:, None] * rotated) ** 2).sum(axis=0)
+        inverse = 1 / (squares + penalty)
+        residual = whole - ((inverse * (2 - squares * inverse))[:, None] * told**2).sum(axis=0)
         # the intercept is one more parameter: without it a fit through every day would look no worse than a wise one
-        score = residual / max(1 - (1 + shrink.sum()) / len(x), LEAST_LEFT_OUT) ** 2
+        score = residual / max(1 - (1 + (squares * inverse).sum()) / len(x), LEAST_LEFT_OUT) ** 2
         chosen = np.where(score < least, penalty, chosen)
         least = np.minimum(score, least)
-    shrink = s[:, None] ** 2 / (s[:, None] ** 2 + chosen)
-    return (vt.T @ ((s[:, None] / (s[:, None] ** 2 + chosen)) * rotated)).T, (u**2) @ shrink
+    inverse = 1 / (squares[:, None] + chosen)
+    leverage = (left**2) @ inverse
+    outside = np.full(z.shape, np.nan)
+    if group is not None:
+        error = z - left @ (inverse * told)
+        for penalty in np.unique(chosen):
+            slots = np.flatnonzero(chosen == penalty)
+            weighed = left / (squares + penalty)
+            for one in np.unique(group):
+                days = np.flatnonzero(group == one)
+                rest = np.eye(len(days)) * (1 + LEAST_LEFT_OUT) - weighed[days] @ left[days].T - 1 / len(x)
+                outside[np.ix_(days, slots)] = z[np.ix_(days, slots)] - np.linalg.solve(rest, error[np.ix_(days, slots)])
+    return (back @ (inverse * told)).T, leverage, outside
 
 
 def _standardised(raw: np.ndarray, centre: np.ndarray, spread: np.ndarray, fill: np.ndarray) -> np.ndarray:

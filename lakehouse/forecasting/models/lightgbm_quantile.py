@@ -48,7 +48,9 @@ SPREAD_COLUMNS = (
     "change_24h",
     "mean_24h",
 )
-SPREAD_LIFE_DAYS = 28  # spread models are taken over from a previous fit that is not older than this
+CENTRE_LIFE_DAYS = 14  # trees younger than this are taken over from a previous fit; the linear stage below them is fitted again
+SPREAD_LIFE_DAYS = 28  # likewise the spread models
+ROWS = 60_000  # rows that the trees learn from, for one series: of finer intervals or more years every so many is left out
 THREADS = 2
 LINEAR_SERIES = 20  # with more series than this the linear first stage costs more than it brings
 LINEAR_DAYS = 300  # with fewer days its hundreds of inputs are fitted to one season and may mislead in the next: it has to
@@ -90,12 +92,18 @@ class LightGBMQuantile(Model):
             )
         rows = features.take(pa.array(keep)) if len(keep) < features.num_rows else features
         self.scale = series_scale(rows, task)
-        size = self.scale[column(rows, "series_code").astype(int)]
         day = column(rows, "days_since_2000")
         self.linear = None
+        if isinstance(previous, LightGBMQuantile) and self._may_keep(previous, day):
+            fresh = Lear().fit(rows, task, columns=self.columns)
+            self.__dict__.update(previous.__dict__ | {"linear": fresh})
+            return self
         base = anchor(rows, task) if centre_only else self._fit_linear(rows, day)
+        some = _every_so_many(rows, ROWS * min(len(task.series_ids), LINEAR_SERIES))
+        rows, base, day, truth = rows.take(pa.array(some)), base[some], day[some], truth[keep][some]
+        size = self.scale[column(rows, "series_code").astype(int)]
         x = self._inputs(rows, base)
-        y = (truth[keep] - base) / size
+        y = (truth - base) / size
         weight = recency_weight(day)
         self.settings = _settings(len(y), seed)
         rounds = min(self.settings.pop("rounds"), 100) if centre_only else self.settings.pop("rounds")
@@ -201,6 +209,11 @@ class LightGBMQuantile(Model):
         """Settings of the centre model."""
         return self.settings | {"rounds": self.rounds, "columns": len(self.columns)}
 
+    def _may_keep(self, previous: LightGBMQuantile, day: np.ndarray) -> bool:
+        """Whether the trees of an earlier fit serve for now: they are young, and correct a linear stage of a long history."""
+        same = previous.task == self.task and previous.columns == self.columns and previous.linear is not None
+        return same and day.max() - previous.trained_to < CENTRE_LIFE_DAYS and len(np.unique(day)) >= LINEAR_DAYS
+
     def _fit_linear(self, rows: pa.Table, day: np.ndarray) -> np.ndarray:
         """Fits the linear first stage and returns, for its own rows, what it says when their stripe is left out."""
         base = anchor(rows, self.task)
@@ -208,11 +221,10 @@ class LightGBMQuantile(Model):
         if len(self.task.series_ids) > LINEAR_SERIES:
             return base
         try:
-            self.linear = Lear().fit(rows, self.task, columns=self.columns)
-            for block in _blocks(day):
-                part = Lear().fit(rows.filter(pa.array(~block)), self.task, columns=self.columns)
-                said = part.predict(rows.filter(pa.array(block)))[:, self.task.median_index]
-                base[block] = np.where(np.isfinite(said), said, base[block])
+            # a long history is left out a stripe at a time, a short one by thirds: it is to show what little data can do
+            stripes = _stripes(day) if len(np.unique(day)) >= LINEAR_DAYS else _stripes(day) % 3
+            self.linear = Lear().fit(rows, self.task, columns=self.columns, groups=stripes)
+            base = np.where(np.isfinite(self.linear.left_out), self.linear.left_out, base)
         except ForecastError:  # too few whole days for a linear model: the trees correct the plain anchor
             self.linear = None
             return anchor(rows, self.task)
@@ -238,6 +250,14 @@ class LightGBMQuantile(Model):
         return np.column_stack([x, base / size])
 
 
+def _every_so_many(rows: pa.Table, limit: int) -> np.ndarray:
+    """Numbers of about `limit` rows: the same count of each day, of other slots every day, so that all slots are seen."""
+    every = -(-rows.num_rows // limit)
+    every += every % 7 == 0  # else a slot would be seen on one day of the week only
+    place = column(rows, "slot") + column(rows, "days_since_2000") + column(rows, "series_code")
+    return np.flatnonzero(place.astype(np.int64) % every == 0)
+
+
 def recency_weight(day: np.ndarray, half_life_days: float = 540.0) -> np.ndarray:
     """Weight of a row by its age: halves every `half_life_days`."""
     return 0.5 ** ((day.max() - day) / half_life_days)
@@ -254,7 +274,7 @@ def _settings(rows: int, seed: int) -> dict[str, Any]:
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "lambda_l2": 2.0,
-        "max_bin": 127,
+        "max_bin": 63,
         "num_threads": 1 if rows < 20_000 else THREADS,  # below that, waiting for each other costs more than it saves
         "seed": seed,
         "deterministic": True,
@@ -263,10 +283,15 @@ def _settings(rows: int, seed: int) -> dict[str, Any]:
     }
 
 
+def _stripes(day: np.ndarray) -> np.ndarray:
+    """Number of the stripe of up to two weeks that a day belongs to; a short history has nine."""
+    stripe_days = int(np.clip((day.max() - day.min()) // 9, 1, 14))
+    return ((day - day.min()) // stripe_days).astype(int)
+
+
 def _blocks(day: np.ndarray, parts: int = 3) -> list[np.ndarray]:
-    """Row masks of `parts` interleaved sets of stripes of up to two weeks, so that each set sees every season."""
-    stripe_days = int(np.clip((day.max() - day.min()) // (3 * parts), 1, 14))
-    stripe = ((day - day.min()) // stripe_days).astype(int) % parts
+    """Row masks of `parts` interleaved sets of stripes, so that each set sees every season."""
+    stripe = _stripes(day) % parts
     masks = [stripe == n for n in range(parts)]
     masks = [m for m in masks if m.any() and not m.all()]
     if not masks:  # less than one stripe: split by rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ WRITTEN_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 """When any file of the lake was changed: DuckDB asks, to tell whether what it knows of a file still holds."""
 READ_AT_ONCE_BYTES = 8 << 20
 """A file up to this size is fetched whole: one request instead of one for every column of every row group."""
+KEPT_BYTES = 64 << 20
+"""So much of what was fetched whole is kept for a connection's next queries, the newest."""
 
 
 def give_access(engine: duckdb.DuckDBPyConnection, lake: Lake) -> None:
@@ -77,6 +80,14 @@ def _files_of(scheme: str, options: dict[str, str]) -> Any:
 
     store = S3FileSystem(**s3_arguments(options))
     sizes: dict[str, int] = {}
+    kept: dict[str, bytes] = {}
+    lock = threading.Lock()
+
+    def keep(path: str, content: bytes) -> None:
+        with lock:
+            kept[path] = content
+            while sum(map(len, kept.values())) > KEPT_BYTES:
+                del kept[next(iter(kept))]
 
     class ObjectFiles(AbstractFileSystem):  # type: ignore[misc]
         """Files of an object store, read-only, by their whole URI."""
@@ -91,12 +102,16 @@ def _files_of(scheme: str, options: dict[str, str]) -> Any:
         def _open(self, path: str, mode: str = "rb", **more: Any) -> Any:
             if mode != "rb":
                 raise PermissionError(f"{path} is read-only here.")
-            opened = store.open_input_file(_key(path))
-            sizes[path] = opened.size()
-            if sizes[path] > READ_AT_ONCE_BYTES:
-                return opened
-            with opened:
-                return io.BytesIO(opened.read())
+            content = kept.get(path)
+            if content is None:
+                opened = store.open_input_file(_key(path))
+                sizes[path] = opened.size()
+                if sizes[path] > READ_AT_ONCE_BYTES:
+                    return opened
+                with opened:
+                    content = opened.read()
+                keep(path, content)
+            return io.BytesIO(content)
 
         # A file of the lake is never written again under its name: what opening it told needs no further request.
 

@@ -132,8 +132,7 @@ def score_registers(connection: duckdb.DuckDBPyConnection, since: date) -> list[
 
     Spans in which intervals are missing, or whose difference estimates have taken, have no such verdict and do not count.
     """
-    rows, _ = settled(connection, "differences", "trusted", "edits", VeeRules())
-    rows.to_table("judged")
+    settled(connection, "differences", "trusted", "edits", VeeRules()).differences.to_table("judged")
     table = []
     for title, condition in (("a day", "<= 2"), ("a month", "> 2")):
         table.append(

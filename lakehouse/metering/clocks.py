@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -196,7 +196,7 @@ class _Past:
         kinds = {kind: kw[:, is_off == kind] for kind in (False, True)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # hours without any value give NaN, which is meant
-            medians = {kind: np.nanmedian(of_kind, axis=1) for kind, of_kind in kinds.items()}
+            medians = {kind: _medians(of_kind) for kind, of_kind in kinds.items()}
             counts = {kind: np.isfinite(of_kind).sum(axis=1) for kind, of_kind in kinds.items()}
             level = np.nanmean(np.concatenate([medians[False], medians[True]], axis=1), axis=1)
             known = (counts[False] + counts[True]).sum(axis=1) >= 24 * self.least_days
@@ -279,6 +279,16 @@ def _is_local_or_equal(run: Run, span: tuple[int, int], begins: int, ends: int) 
     return [(stamp.utcoffset() or timedelta()).total_seconds() / 60 for stamp in stamps] == [begins, ends]
 
 
+def _medians(days: np.ndarray) -> np.ndarray:
+    """The median over the second axis, without what is missing; NaN where all is."""
+    if not days.shape[1]:
+        return np.full((days.shape[0], days.shape[2]), np.nan)
+    ordered = np.sort(days, axis=1)  # what is missing comes last
+    present = np.isfinite(days).sum(axis=1)
+    middle = [np.take_along_axis(ordered, np.maximum(at, 0)[:, None], axis=1)[:, 0] for at in ((present - 1) // 2, present // 2)]
+    return np.where(present > 0, (middle[0] + middle[1]) / 2, np.nan)
+
+
 def _hours_late(
     run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], strangest: float, holidays: set[date]
 ) -> int:
@@ -304,20 +314,20 @@ def _hours_late(
 def _moved_disagreement(
     run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], shift: int, holidays: set[date]
 ) -> float:
-    zone = ZoneInfo(run.time_zone)
-    told = []
+    zone, told = ZoneInfo(run.time_zone), []
     for hour, _ in curve:
         local = (hour - timedelta(hours=shift)).astimezone(zone)
         usual = expected.get((local.isoweekday() >= 6 or local.date() in holidays, local.hour), expected.get((False, local.hour)))
         if usual is None:
             return 1.0
         told.append(usual)
-    return _disagreement([share for _, share in curve], told)
+    return _disagreement(np.array([share for _, share in curve]), np.array(told))
 
 
-def _disagreement(shares: Sequence[float] | np.ndarray, told: Sequence[float] | np.ndarray) -> float:
+def _disagreement(shares: np.ndarray, told: np.ndarray) -> float:
     """1 less the squared correlation of two curves; 1 and more where they have nothing to do with each other."""
     if np.ptp(shares) == 0 or np.ptp(told) == 0:
         return 1.0
-    correlation = float(np.corrcoef(shares, told)[0, 1])
+    one, other = shares - shares.mean(), told - told.mean()
+    correlation = float(one @ other / np.sqrt((one @ one) * (other @ other)))
     return 1.0 - correlation * abs(correlation)

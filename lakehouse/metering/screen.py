@@ -773,19 +773,20 @@ class _Screen:
         count, total, most = grouped(np.add, part_n), grouped(np.add, part_sum), grouped(np.maximum, part_most)
         length = grouped(np.add, part_n * part_minutes)
         with np.errstate(all="ignore"):
-            whole = np.array(
-                [bool(np.all(np.abs(v - np.round(v)) < 1e-9)) for v in (kwh[a:b] for a, b in zip(parts[mine], last[mine] + 1, strict=True))]
-            )
+            of_part = np.cumsum(part_n[mine]) - part_n[mine]  # where each part begins among the rows that are looked at
+            told = kwh[np.arange(part_n[mine].sum()) + np.repeat(parts[mine] - of_part, part_n[mine])]
+            whole = np.logical_and.reduceat(np.abs(told - np.round(told)) < 1e-9, of_part)
             is_whole = np.logical_and.reduceat(whole[order], edges)
             trimmed = np.where(count > 1, (total - most) * 60.0 / (length - grouped(np.maximum, part_minutes)), np.nan)
-        told = [list(self.files)[f] for f in files[chosen][edges].tolist()]
+        names = list(self.files)
+        of_blocks = [names[f] for f in files[chosen][edges].tolist()]
         rows = pa.array(parts[chosen][edges])
         self.blocks.append(
             pa.table(
                 {
-                    "feed": pa.array([t[0] for t in told], pa.string()),
-                    "file": pa.array([t[1] for t in told], pa.string()),
-                    "delivery_date": pa.array([t[2] for t in told], pa.int32()).cast(pa.date32()),
+                    "feed": pa.array([t[0] for t in of_blocks], pa.string()),
+                    "file": pa.array([t[1] for t in of_blocks], pa.string()),
+                    "delivery_date": pa.array([t[2] for t in of_blocks], pa.int32()).cast(pa.date32()),
                     "meter_id": table["meter_id"].chunk(0).take(rows),
                     "register": table["register"].chunk(0).take(rows),
                     "n": pa.array(count.astype(np.int64)),

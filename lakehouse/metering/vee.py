@@ -850,14 +850,14 @@ def _runs_sql(run: Run, condition: str) -> str:
             SELECT l.*, CAST(lag(l.shown_kwh) OVER w IS DISTINCT FROM l.shown_kwh
                              OR lag(l.interval_start + to_minutes(l.interval_minutes)) OVER w IS DISTINCT
                                  FROM l.interval_start AS INTEGER) AS is_new
-            FROM {run.lined} l
+            FROM {run.lined} l WHERE {condition}
             WINDOW w AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start)
         ), numbered AS (
             SELECT *, sum(is_new) OVER (PARTITION BY meter_id, register ORDER BY interval_start ROWS UNBOUNDED PRECEDING) AS run_number
             FROM stepped
         ), measured AS (
             SELECT *, count(*) OVER r AS repeats, first_value(interval_start) OVER (r ORDER BY interval_start) AS run_from
-            FROM numbered WHERE {condition}
+            FROM numbered
             WINDOW r AS (PARTITION BY meter_id, register, run_number)
         )
     """

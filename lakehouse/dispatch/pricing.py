@@ -18,53 +18,9 @@ import numpy as np
 
 from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
 from lakehouse.dispatch.formulation import BuiltModel, whole_intervals
+from lakehouse.dispatch.runs import RAMPED_AGES, PricedUnits, Runs
 
-RAMPED_AGES = 4
-FORBIDDEN = 1e15
 THERMAL_VARIABLES = ("u", "v", "w", "p", "r", "rd", "hot", "segment")
-
-
-@dataclass(frozen=True)
-class PricedUnits:
-    """What the units' own planning needs, as arrays; powers in MW above minimum, costs in EUR per interval.
-
-    Args:
-        zone: number of each unit's zone.
-        minimum, cost_at_minimum: of each unit.
-        width, slope: cost segments, shape (units, segments).
-        caps: highest output by age of a run: its first intervals, full, and the last before a stop; (units, RAMPED_AGES + 2).
-        first_cap, first_floor: reach of the run that was going on before the horizon, (units, horizon).
-        first_may_stop: where that run may have its last interval, (units, horizon); `may_stop_at_once`: before the horizon.
-        may_run, must_run: (units, horizon).
-        up_time, down_time: in intervals.
-        start_cost: by intervals of rest, (units, longest rest + 1); `first_start_cost` by interval, of a unit off since before.
-        was_on: state before the horizon.
-        price_rows: rows of balance (zones, horizon) and reserve (horizon or empty) in the programme.
-        columns: of the units in the programme.
-        price_limits: lowest and highest price of energy, highest of reserve, EUR per MW and interval.
-    """
-
-    zone: Array
-    minimum: Array
-    cost_at_minimum: Array
-    width: Array
-    slope: Array
-    caps: Array
-    first_cap: Array
-    first_floor: Array
-    first_may_stop: Array
-    may_stop_at_once: Array
-    may_run: Array
-    must_run: Array
-    up_time: Array
-    down_time: Array
-    start_cost: Array
-    first_start_cost: Array
-    was_on: Array
-    balance_rows: Array
-    reserve_rows: Array
-    columns: Array
-    price_limits: Array
 
 
 def priced_units(built: BuiltModel) -> PricedUnits:
@@ -114,6 +70,12 @@ def priced_units(built: BuiltModel) -> PricedUnits:
         start_cost=start_cost,
         first_start_cost=first_start,
         was_on=data.was_on,
+        power_before=data.power_before,
+        ramp_up=data.ramp_up,
+        ramp_down=data.ramp_down,
+        start_cap=data.start_limit - data.minimum,
+        stop_cap=data.stop_limit - data.minimum,
+        trips=data.trip_until >= 0,
         balance_rows=rows["balance"],
         reserve_rows=rows.get("reserve", np.zeros(0, int)),
         columns=np.concatenate([names[name].ravel() for name in THERMAL_VARIABLES if name in names]),
@@ -134,13 +96,12 @@ class Priced:
 
 @dataclass
 class Climbed:
-    """The best bound, the prices that prove it, who runs at them, and the mean of who ran on the way, (units, horizon)."""
+    """The best bound, the prices that prove it, and who runs at them, (units, horizon)."""
 
     bound: float
     energy: Array
     reserve: Array
     committed: Array
-    mean_committed: Array
 
 
 class Prices:
@@ -149,103 +110,21 @@ class Prices:
     def __init__(self, units: PricedUnits, program: SparseProgram) -> None:
         self.units = units
         self.horizon = units.may_run.shape[1]
-        self.ages = int(max(units.up_time.max(initial=1), RAMPED_AGES))
-        self.below = np.cumsum(units.width, axis=1) - units.width
-        level = np.clip(units.caps[:, :, None] - self.below[:, None, :], 0.0, units.width[:, None, :])
-        self.reach = level
-        first = lambda most: np.clip(most[:, :, None] - self.below[:, None, :], 0.0, units.width[:, None, :])  # noqa: E731
-        self.first_floor = first(np.minimum(units.first_floor, units.first_cap))
-        self.first_room = first(units.first_cap) - self.first_floor
+        self.runs = Runs(units)
         self.rest = _Rest(units, program)
 
     def answer(self, energy: Array, reserve: Array) -> Priced:
         """What everybody does at prices of energy (zones, horizon) and reserve (horizon), EUR per MW and interval."""
-        cost, committed, power, held = self._units(energy, reserve)
+        own = self.runs.schedules(energy[self.units.zone], reserve)
+        if own is None:  # a unit without any schedule is for the solver to tell
+            return Priced(-np.inf, np.zeros(self.units.may_run.shape), np.zeros_like(energy), np.zeros(self.horizon))
         other, supplied, others_held = self.rest.answer(energy, reserve)
         by_zone = np.zeros_like(energy)
-        np.add.at(by_zone, self.units.zone, power)
+        np.add.at(by_zone, self.units.zone, own.power)
         missing = self.rest.demand - by_zone - supplied
-        lacking = self.rest.requirement - held - others_held
-        bound = cost + other + float((energy * self.rest.demand).sum()) + float(reserve @ self.rest.requirement)
-        return Priced(bound, committed, missing, lacking)
-
-    def _stage(self, energy: Array, reserve: Array) -> tuple[Array, ...]:
-        """Cost of an interval on by level of the run, and the output with it: (units, horizon, levels); the same for the first run."""
-        units = self.units
-        price = energy[units.zone]
-        marginal = units.slope[:, None, :] - price[:, :, None]
-        least = np.minimum(marginal, -reserve[None, :, None])
-        sells = (marginal <= -reserve[None, :, None]).astype(float)
-        fixed = units.cost_at_minimum[:, None] - price * units.minimum[:, None]
-        cost = fixed[:, :, None] + np.matmul(least, self.reach.transpose(0, 2, 1))
-        power = np.matmul(sells, self.reach.transpose(0, 2, 1))
-        first_cost = fixed + (least * self.first_room).sum(axis=2) + (marginal * self.first_floor).sum(axis=2)
-        first_power = (sells * self.first_room).sum(axis=2) + self.first_floor.sum(axis=2)
-        return cost, power, first_cost, first_power
-
-    def _units(self, energy: Array, reserve: Array) -> tuple[float, Array, Array, Array]:
-        """Each unit's cheapest schedule: total cost, commitments, power and the reserve held, shapes (units, horizon) and (horizon,)."""
-        units, horizon, ages = self.units, self.horizon, self.ages
-        cost, power, first_cost, first_power = self._stage(energy, reserve)
-        count, rests = len(units.minimum), units.start_cost.shape[1] - 1
-        level = np.minimum(np.arange(ages), RAMPED_AGES)
-        may_stop = np.arange(1, ages + 1)[None, :] >= units.up_time[:, None]
-        may_start = np.arange(1, rests + 1)[None, :] >= units.down_time[:, None]
-        on, off = np.zeros((count, ages)), np.zeros((count, rests))
-        first_on, first_off = np.zeros(count), np.zeros(count)
-        stops, starts = np.zeros((horizon, count, ages), bool), np.zeros((horizon, count, rests), bool)
-        first_stops, first_starts = np.zeros((horizon, count), bool), np.zeros((horizon, count), bool)
-        last_cost = cost[:, :, RAMPED_AGES + 1]
-        # from the last interval to the first; on, off, ... hold what is still to come once an interval is over
-        for t in range(horizon - 1, -1, -1):
-            now = cost[:, t, :][:, level]
-            older = np.concatenate([on[:, 1:], on[:, -1:]], axis=1)
-            longer = np.concatenate([off[:, 1:], off[:, -1:]], axis=1)
-            go_on, go_on_first = now + older, first_cost[:, t] + first_on
-            begin = units.start_cost[:, 1:] + on[:, :1]
-            begin_first = units.first_start_cost[:, min(t + 1, horizon - 1)] + on[:, 0]
-            if t == horizon - 1:
-                new_on, new_off, new_first_on, new_first_off = go_on, longer, go_on_first, first_off
-            else:
-                stop = np.where(may_stop, np.maximum(now, last_cost[:, t, None]) + off[:, :1], FORBIDDEN)
-                stops[t] = stop < go_on
-                new_on = np.where(stops[t], stop, go_on)
-                stop = np.where(units.first_may_stop[:, t], first_cost[:, t] + off[:, 0], FORBIDDEN)
-                first_stops[t] = stop < go_on_first
-                new_first_on = np.where(first_stops[t], stop, go_on_first)
-                start = np.where(may_start, begin, FORBIDDEN)
-                starts[t] = start < longer
-                new_off = np.where(starts[t], start, longer)
-                first_starts[t] = begin_first < first_off
-                new_first_off = np.where(first_starts[t], begin_first, first_off)
-            never, always = ~units.may_run[:, t], units.must_run[:, t]
-            on, off = np.where(never[:, None], FORBIDDEN, new_on), np.where(always[:, None], FORBIDDEN, new_off)
-            first_on, first_off = np.where(never, FORBIDDEN, new_first_on), np.where(always, FORBIDDEN, new_first_off)
-        at_once = np.where(units.may_stop_at_once, off[:, 0], FORBIDDEN)
-        begin = units.first_start_cost[:, 0] + on[:, 0]
-        value = np.where(units.was_on, np.minimum(first_on, at_once), np.minimum(first_off, begin))
-        if value.max(initial=0.0) > 0.5 * FORBIDDEN:  # a unit without any schedule is for the solver to tell
-            return -np.inf, np.zeros((count, horizon)), np.zeros((count, horizon)), np.zeros(horizon)
-        # and forward, by the choices made
-        unit = np.arange(count)
-        # 0: the run from before, 1: a run, 2: a rest, 3: the rest from before
-        kind = np.where(units.was_on, np.where(first_on <= at_once, 0, 2), np.where(begin < first_off, 1, 3))
-        age, rest = np.zeros(count, int), np.zeros(count, int)
-        committed, output, held = np.zeros((count, horizon)), np.zeros((count, horizon)), np.zeros(horizon)
-        for t in range(horizon):
-            first, runs = kind == 0, (kind == 0) | (kind == 1)
-            ends = np.where(first, first_stops[t], (kind == 1) & stops[t, unit, np.minimum(age, ages - 1)])
-            begins = np.where(kind == 3, first_starts[t], (kind == 2) & starts[t, unit, np.minimum(rest, rests - 1)])
-            at = level[np.minimum(age, ages - 1)]
-            at = np.where(ends & (last_cost[:, t] > cost[unit, t, at]), RAMPED_AGES + 1, at)
-            above = np.where(first, first_power[:, t], power[unit, t, at])
-            most = np.where(first, units.first_cap[:, t], units.caps[unit, at])
-            committed[:, t] = runs
-            output[:, t] = np.where(runs, above + units.minimum, 0.0)
-            held[t] = float((runs * (most - above)).sum()) if reserve[t] > 0 else 0.0
-            age, rest = np.where(begins, 0, age + 1), np.where(ends, 0, rest + 1)
-            kind = np.where(ends, 2, np.where(begins, 1, kind))
-        return float(value.sum()), committed, output, held
+        lacking = self.rest.requirement - own.held.sum(axis=0) - others_held
+        bound = float(own.cost.sum()) + other + float((energy * self.rest.demand).sum()) + float(reserve @ self.rest.requirement)
+        return Priced(bound, own.committed, missing, lacking)
 
     def merit_order(self) -> Array:
         """Prices to begin with: the mean cost of the unit that meets, in merit order, what the others leave; (zones, horizon)."""
@@ -277,7 +156,7 @@ class Prices:
         mean = self.answer(best_energy, best_reserve)
         bound, committed = mean.bound, mean.committed
         if not np.isfinite(bound):
-            return Climbed(-np.inf, best_energy, best_reserve, mean.committed, mean.committed)
+            return Climbed(-np.inf, best_energy, best_reserve, mean.committed)
         tell(bound)
         stride, stalled = 1.0, 0
         while time.perf_counter() - begun < seconds and stride > 2e-3:
@@ -293,10 +172,8 @@ class Prices:
             share = 0.15
             mean = Priced(
                 found.bound,
-                *(
-                    (1 - share) * getattr(mean, name) + share * getattr(found, name)
-                    for name in ("committed", "missing_energy", "missing_reserve")
-                ),
+                found.committed,
+                *((1 - share) * getattr(mean, name) + share * getattr(found, name) for name in ("missing_energy", "missing_reserve")),
             )
             if found.bound > bound:
                 if found.bound > bound + 1e-6 * abs(bound):
@@ -307,7 +184,7 @@ class Prices:
                 stalled += 1
                 if stalled >= 4:
                     stalled, stride = 0, 0.7 * stride
-        return Climbed(bound, best_energy, best_reserve, committed, mean.committed)
+        return Climbed(bound, best_energy, best_reserve, committed)
 
 
 class _Rest:
@@ -337,25 +214,24 @@ class _Rest:
         coupled[units.reserve_rows] = True
         own = np.flatnonzero(~coupled)
         self.highs: Any = None
+        self.program: SparseProgram | None = None
         if len(own):
             lengths = np.diff(program.row_start)[own]
             keep = ~coupled[from_row]
             start = np.zeros(len(own) + 1, np.int32)
             np.cumsum(lengths, out=start[1:])
-            self.highs = highs_with(
-                SparseProgram(
-                    self.cost,
-                    self.lower,
-                    self.upper,
-                    np.zeros(len(self.columns), bool),
-                    program.row_lower[own],
-                    program.row_upper[own],
-                    start,
-                    place[program.row_columns[keep]].astype(np.int32),
-                    program.row_values[keep],
-                ),
-                threads=1,
+            self.program = SparseProgram(
+                self.cost,
+                self.lower,
+                self.upper,
+                np.zeros(len(self.columns), bool),
+                program.row_lower[own],
+                program.row_upper[own],
+                start,
+                place[program.row_columns[keep]].astype(np.int32),
+                program.row_values[keep],
             )
+            self.highs = highs_with(self.program, threads=1)
 
     def answer(self, energy: Array, reserve: Array) -> tuple[float, Array, Array]:
         """Cost at the prices, and what is supplied (zones, horizon) and held (horizon)."""

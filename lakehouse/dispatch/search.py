@@ -22,7 +22,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
-from lakehouse.dispatch.pricing import Climbed, PricedUnits, Prices
+from lakehouse.dispatch.columns import Settled, exact_bound, settle
+from lakehouse.dispatch.pricing import Prices
+from lakehouse.dispatch.runs import PricedUnits
 
 SLACK_TOLERANCE = 1e-5
 INTEGER_LIMIT_IN_PROCESS = 1_500
@@ -31,12 +33,14 @@ VERY_LARGE_COLUMNS = 250_000
 # HiGHS' presolve rules 15 and 16: probing and enumeration took most of the presolve of a 934-unit instance and removed little.
 SLOW_PRESOLVE_RULES = 1 << 15 | 1 << 16
 # The price game's share of the time: its bound hardly moves after this many seconds on a large instance.
-SHARE_FOR_PRICES, SECONDS_FOR_PRICES, SECONDS_FOR_PRICES_OF_VERY_LARGE = 0.3, 15.0, 40.0
+SHARE_FOR_PRICES, SECONDS_FOR_PRICES = 0.3, 15.0
 # With less time than this, branch and bound would not get past the relaxation of a very large instance.
 SECONDS_FOR_A_VERY_LARGE_TREE = 900.0
-SHARE_FOR_A_GUESS, SECONDS_FOR_A_GUESS = 0.12, 20.0
-# A unit wavers where so much of its answers differed from the last; it is marginal where this change of all prices switches it.
-WAVERING, MOST_WAVERING, MARGINAL_PRICE_SHARE = 0.03, 64, 0.06
+# Of a very large instance's time: to climb, to settle prices, and to prove their bound.
+SHARE_TO_CLIMB, SHARE_TO_SETTLE, SHARE_TO_PROVE = 0.02, 0.18, 0.4
+# Commitments are open for the first plans where a schedule of the unit is at most so much dearer than its best, as shares of the cost of
+# all by the mean number of units; and for the neighbourhoods to come.
+FIRST_OPEN_EUR, OPEN_EUR = (50.0, 200.0, 1000.0), 3000.0
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -344,16 +348,10 @@ def _prove(task: SearchTask, line: Any) -> None:
     begun = time.perf_counter()
     left = lambda: task.seconds - (time.perf_counter() - begun)  # noqa: E731
     if task.units is not None:
-        very_large = task.program.n_columns > VERY_LARGE_COLUMNS
-        seconds = min(SHARE_FOR_PRICES * left(), SECONDS_FOR_PRICES_OF_VERY_LARGE if very_large else SECONDS_FOR_PRICES)
-        prices = Prices(task.units, task.program)
-        task, climbed = _bound_by_prices(task, line, prices, seconds)
-        if very_large and left() < SECONDS_FOR_A_VERY_LARGE_TREE and np.isfinite(climbed.bound):
-            search = _Neighbourhoods(replace(task, seconds=left()), line, seed=2)
-            search.doubt_by_prices(prices, climbed)
-            search.improve()
-            line.say("stopped", [])
+        if task.program.n_columns > VERY_LARGE_COLUMNS and left() < SECONDS_FOR_A_VERY_LARGE_TREE:
+            _prove_by_prices(task, line, left)
             return
+        task = _bound_by_prices(task, line, min(SHARE_FOR_PRICES * left(), SECONDS_FOR_PRICES))
     attempts = [task.program]
     if task.last_resort:
         attempts.insert(0, _without_slack(task.program, task.slack))
@@ -366,8 +364,9 @@ def _prove(task: SearchTask, line: Any) -> None:
     line.say("finished" if status in ("optimal", "infeasible") else "stopped", [])
 
 
-def _bound_by_prices(task: SearchTask, line: Any, prices: Prices, seconds: float) -> tuple[SearchTask, Climbed]:
+def _bound_by_prices(task: SearchTask, line: Any, seconds: float) -> SearchTask:
     """A bound long before the relaxation is solved; returns the task with the best plan heard of meanwhile as its start."""
+    assert task.units is not None
     known = task.start
 
     def cost_of_a_plan() -> float:
@@ -377,8 +376,32 @@ def _bound_by_prices(task: SearchTask, line: Any, prices: Prices, seconds: float
             known = plan[1:]
         return float(task.program.cost @ known) if len(known) else np.inf
 
-    climbed = prices.climb(seconds, prices.merit_order(), lambda bound: line.say("bound", [bound]), cost_of_a_plan)
-    return replace(task, start=known), climbed
+    prices = Prices(task.units, task.program)
+    prices.climb(seconds, prices.merit_order(), lambda bound: line.say("bound", [bound]), cost_of_a_plan)
+    return replace(task, start=known)
+
+
+def _settled(task: SearchTask, left: Callable[[], float], tell: Callable[[float], None]) -> tuple[Prices, Settled | None]:
+    """Prices settled from merit order in a share of the time; None where a unit has no schedule at all."""
+    assert task.units is not None
+    prices = Prices(task.units, task.program)
+    seconds = left()
+    climbed = prices.climb(SHARE_TO_CLIMB * seconds, prices.merit_order(), tell, lambda: np.inf)
+    if not np.isfinite(climbed.bound):
+        return prices, None
+    return prices, settle(prices, climbed.energy, climbed.reserve, SHARE_TO_SETTLE * seconds, tell)
+
+
+def _prove_by_prices(task: SearchTask, line: Any, left: Callable[[], float]) -> None:
+    """The bound of settled prices, and then a search for better plans beside the other one."""
+    tell = lambda bound: line.say("bound", [bound])  # noqa: E731
+    prices, settled = _settled(task, left, tell)
+    if settled is not None:
+        exact_bound(prices, settled, task.program, task.commitment, SHARE_TO_PROVE * left(), tell)
+        search = _Neighbourhoods(replace(task, seconds=left()), line, seed=2)
+        search.doubt(settled)
+        search.improve()
+    line.say("stopped", [])
 
 
 def _branch_and_bound(program: SparseProgram, task: SearchTask, left: Callable[[], float], line: Any, strict: bool) -> str:
@@ -541,43 +564,24 @@ class _Neighbourhoods:
         return (self.relaxed > tolerance) & (self.relaxed < 1 - tolerance)
 
     def plan_by_prices(self) -> None:
-        """A first plan without the relaxation: who runs at the best prices of a short game, and a free hand for those who waver.
-
-        What the prices leave short or in excess is first allowed at its price, then freed: units that a small rise or fall of the
-        prices would switch stay in doubt for the neighbourhoods to come.
-        """
-        assert self.task.units is not None
+        """First plans without the relaxation: what the mix of schedules at settled prices agrees on is held, the rest is open; then more
+        is opened. What a plan lacks is allowed at its price."""
         begun = time.perf_counter()
-        prices = Prices(self.task.units, self.program)
-        seconds = min(SHARE_FOR_A_GUESS * self.left(), SECONDS_FOR_A_GUESS)
-        climbed = prices.climb(seconds, prices.merit_order(), lambda bound: None, lambda: self.objective)
-        if not np.isfinite(climbed.bound):
+        _, settled = _settled(self.task, self.left, lambda bound: None)
+        if settled is None:
             return
-        held, free, above, below = self.doubt_by_prices(prices, climbed)
+        self.doubt(settled)
         self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
         self.strict = False
-        nothing = np.zeros_like(free)
-        self.restricted(nothing, held, 0.3 * self.left(), 2e-3)
-        for part in (1.0, 0.5, 0.25):  # as little dearer as still gives enough
-            self.restricted(nothing, _at_dearer(prices, climbed, part * MARGINAL_PRICE_SHARE), 0.3 * self.left(), 2e-3)
-        for opened in (above, above | below, free):
-            if self.best is not None:
-                self.restricted(opened, self.best[self.columns], 0.3 * self.left(), 5e-4)
+        for within in FIRST_OPEN_EUR:
+            held, free = settled.open_within(within, self.units)
+            self.restricted(free, held, 0.3 * self.left(), 3e-4)
 
-    def doubt_by_prices(self, prices: Prices, climbed: Climbed) -> tuple[Array, Array, Array, Array]:
-        """Takes who runs at the best prices for the relaxation.
-
-        Returns:
-            Who runs; whole units that waver; and what prices a little dearer or cheaper would switch, all (units, horizon).
-        """
-        held = climbed.committed
-        above, below = (_at_dearer(prices, climbed, share) != held for share in (MARGINAL_PRICE_SHARE, -MARGINAL_PRICE_SHARE))
-        swings = np.abs(climbed.mean_committed - held).max(axis=1)
-        wavering = (swings > WAVERING) & (swings >= np.sort(swings)[-min(MOST_WAVERING, len(swings))])
-        free = np.repeat(wavering[:, None], self.horizon, 1)
-        self.relaxed, self.relaxed_objective = np.where(free | above | below, 0.5, held), climbed.bound
+    def doubt(self, settled: Settled) -> None:
+        """Takes the schedules near settled prices for the relaxation."""
+        held, free = settled.open_within(OPEN_EUR, self.units)
+        self.relaxed, self.relaxed_objective = np.where(free, 0.5, held), settled.value
         self.relaxation_seconds = 6.0
-        return held, free, above, below
 
     def plan_by_sketch(self) -> None:
         """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""
@@ -675,8 +679,3 @@ def _widened(mask: Array, intervals: int) -> Array:
         wide[:, k:] |= mask[:, :-k]
         wide[:, :-k] |= mask[:, k:]
     return wide
-
-
-def _at_dearer(prices: Prices, climbed: Climbed, share: float) -> Array:
-    """Who runs when all prices are higher by a share (lower where it is negative)."""
-    return prices.answer(climbed.energy + share * np.abs(climbed.energy), (1 + share) * climbed.reserve).committed

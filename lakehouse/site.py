@@ -263,6 +263,7 @@ class Site(Section):
     paths: Paths = Paths()
     feeds: dict[str, Feed]
     metering: Metering = Metering(longest_gap_days=7.0)
+    limits: dict[str, tuple[float | None, float | None]] = {}
     series: dict[Target, Series] = {}
     fleet: Fleet | None = None
     alerts: Alerts = Field(default_factory=lambda: Alerts.model_validate({}))
@@ -315,6 +316,7 @@ class Site(Section):
 
         from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES
         from lakehouse.metering.rules import VeeRules
+        from lakehouse.series.clean import limits_for, quantities_for
 
         try:
             country_holidays(self.country, subdiv=self.subdivision or None)
@@ -326,6 +328,14 @@ class Site(Section):
             if unknown:
                 close = _did_you_mean(unknown[0], (*MODEL_NAMES, ENSEMBLE))
                 raise ValueError(f"series.{target}.models: '{unknown[0]}' is no model{close}; known: {', '.join((*MODEL_NAMES, ENSEMBLE))}")
+        limits = limits_for(self.currency)
+        for quantity, (low, high) in self.limits.items():
+            if quantity not in quantities_for(self.currency):
+                close = _did_you_mean(quantity, quantities_for(self.currency))
+                raise ValueError(f"limits: '{quantity}' is no quantity of this site{close}")
+            least, most = limits.get(quantity, (None, None))
+            if (low is not None and least is not None and low < least) or (high is not None and most is not None and high > most):
+                raise ValueError(f"limits.{quantity}: the table holds {least} to {most} only; narrow that, found {low} to {high}")
         try:
             VeeRules.from_site(self.metering.rules, self.metering.longest_gap_days)
         except SiteError as error:

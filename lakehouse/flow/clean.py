@@ -77,11 +77,12 @@ def _clean_series(workspace: Workspace, first: date, last: date, fate: Fate) -> 
     with workspace.engine() as engine:
         context = (first - timedelta(days=CONTEXT_DAYS_BEFORE), last + timedelta(days=CONTEXT_DAYS_AFTER))
         _gather(workspace, engine, "delivered", feeds, context)
-        cleaned = clean_series(engine, "delivered", currency=workspace.site.currency, days=(first, last))
+        site = workspace.site
+        cleaned = clean_series(engine, "delivered", currency=site.currency, days=(first, last), limits=site.limits)
         inputs = [f"raw/{feed}" for feed in feeds]
         for table in series_tables(workspace):
             fate.commits[table] = workspace.replace(table, cleaned.trusted[table], where={"date": (first, last)}, inputs=inputs)
-        fate.swapped_dates = _swapped_dates(engine, workspace.site, first, last)
+        fate.swapped_dates = _swapped_dates(engine, site, first, last)
         _account(workspace, engine, fate, feeds, cleaned.quarantined, cleaned.conservation, first, last)
 
 

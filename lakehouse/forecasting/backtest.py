@@ -24,9 +24,8 @@ from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, build_features, history_days
 from lakehouse.forecasting.models import ENSEMBLE
 from lakehouse.forecasting.models.base import column
-from lakehouse.forecasting.rolling import ENSEMBLE_MEMBERS, rolling_origin
+from lakehouse.forecasting.rolling import NETWORK_DAYS, members_of, rolling_origin
 from lakehouse.forecasting.task import ForecastTask
-from lakehouse.forecasting.training import members_of
 
 DEFAULT_MODELS = ("lightgbm", "lear", "keras", "ensemble", "like_day", "seasonal_naive")
 NOTED_SHARE = 0.02
@@ -127,10 +126,6 @@ def backtest(
     """
     began = time.perf_counter()
     chosen = list(dict.fromkeys(models))
-    if ENSEMBLE in chosen:
-        chosen += [m for m in ENSEMBLE_MEMBERS if m not in chosen]
-    if "seasonal_naive" not in chosen:
-        chosen.append("seasonal_naive")
     actuals = actuals.to_pandas() if isinstance(actuals, pa.Table) else actuals
     mine = actuals[actuals["series_id"].isin(task.series_ids)]
     if mine.empty:
@@ -155,6 +150,11 @@ def backtest(
             f"A backtest of {task.target} from {first_day} needs three weeks of earlier actuals, found data from {earliest} on.",
             f"{later}{history_days(task)} days of history fill every feature.",
         )
+    if ENSEMBLE in chosen:  # all that may become a member: who has too little to learn from joins with a later refit
+        may_join = members_of(ENSEMBLE, max((first_issue - learning_start).days, NETWORK_DAYS))
+        chosen += [m for m in may_join if m not in chosen]
+    if "seasonal_naive" not in chosen:
+        chosen.append("seasonal_naive")
     issues = task.issue_instants(learning_start, last_issue)
     features = build_features(task, mine, inputs, issues)
     feature_seconds = time.perf_counter() - began

@@ -24,10 +24,13 @@ from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_names
 from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, task_signature
+from lakehouse.forecasting.models.blend import SHORT_HISTORY_DAYS
 from lakehouse.forecasting.models.ensemble import CALIBRATION_DAYS, Calibration, combine, weights_from_past
 from lakehouse.forecasting.task import ForecastTask
 
-ENSEMBLE_MEMBERS = ("lightgbm", "keras", "lear")
+ENSEMBLE_MEMBERS = ("lightgbm", "keras", "lear", "blend")
+NETWORK_DAYS = 35
+"""With fewer days to learn from the ensemble does without the network and the linear model."""
 NAIVE = ("seasonal_naive", "like_day")
 NAIVE_CHAIN = ["lag_7d", "lag_14d", "lag_21d", "lag_28d"]
 LEAST_DAYS = 14
@@ -217,6 +220,14 @@ def evaluated(walked: Walk, features: pa.Table, start: Day, *, with_ensemble: bo
         for m, part in forecasts.groupby("model", sort=False)
     }
     return forecasts, measured
+
+
+def members_of(model: str, days: int) -> list[str]:
+    """Members of a model: itself, or those of the ensemble that so many days can feed, and need."""
+    if model != ENSEMBLE:
+        return [model]
+    suits = {"lightgbm": True, "blend": days < SHORT_HISTORY_DAYS}
+    return [m for m in ENSEMBLE_MEMBERS if suits.get(m, days >= NETWORK_DAYS)]
 
 
 def learnable_days(features: pa.Table, before: Day) -> np.ndarray:

@@ -26,7 +26,6 @@ from lakehouse.forecasting.models import ENSEMBLE, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, task_from_signature, task_signature
 from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, weights_from_past
 from lakehouse.forecasting.rolling import (
-    ENSEMBLE_MEMBERS,
     LEAST_DAYS,
     NAIVE,
     NAIVE_CHAIN,
@@ -37,6 +36,7 @@ from lakehouse.forecasting.rolling import (
     fit,
     known_rows,
     learnable_days,
+    members_of,
     walk,
 )
 from lakehouse.forecasting.task import ForecastTask
@@ -274,13 +274,6 @@ def train_kinds(
                 kind, fitted, walked, known, trained_until, tomorrow, folder_for(f"{kind}-{last}"), fallback=own, **made
             )
     return Training(newest, hindcasts, forecasts, measures, {k: refused[members[k][0]] for k in kinds if k not in newest})
-
-
-def members_of(model: str, days: int) -> list[str]:
-    """Members of a model: itself, or those of the ensemble that so many days can feed."""
-    if model != ENSEMBLE:
-        return [model]
-    return [m for m in ENSEMBLE_MEMBERS if days >= 35 or m == "lightgbm"]
 
 
 def depends_on_inputs(feature: str, task: ForecastTask) -> bool:

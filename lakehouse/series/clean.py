@@ -97,6 +97,18 @@ def limits_for(currency: str = "EUR") -> dict[str, tuple[float | None, float | N
     return {q: (low, high) for q, (low, high) in found.items() if low is not None or high is not None}
 
 
+def _narrowed(limits: Limits, closer: Limits) -> Limits:
+    """The closer of two limits on each side: the contracts' hold in any case."""
+    found = dict(limits)
+    for quantity, (low, high) in closer.items():
+        least, most = limits.get(quantity, (None, None))
+        found[quantity] = (
+            max((v for v in (low, least) if v is not None), default=None),
+            min((v for v in (high, most) if v is not None), default=None),
+        )
+    return found
+
+
 def codes() -> pa.Table:
     """The rows of `quality/codes` for the rules that only series know; the others are shared with meter readings."""
     rows = [{"code": name, "kind": "validation", "description": RULES[name], "action": "quarantined", "source": None} for name in OWN_RULES]
@@ -125,7 +137,7 @@ def clean_series(
         days: first and last UTC day to give back; None for all. Rows of other days are context: hand in those of the
             `CONTEXT_DAYS_BEFORE` days before and `CONTEXT_DAYS_AFTER` after, so that a day cleans the same alone and in a range.
             A row that has no day of its own counts as one of its delivery date.
-        limits: (smallest, largest) by quantity, in place of those of `limits_for`; None on a side leaves it open.
+        limits: (smallest, largest) by quantity, where a site knows them closer than `limits_for`; None on a side leaves it as it is.
         spike_limits: quantities whose spikes are looked for; none: {}.
 
     Returns:
@@ -134,7 +146,7 @@ def clean_series(
     name = f"series_{uuid.uuid4().hex[:12]}"
     first, last = days or (date.min, date.max)
     _number(connection, delivered, name, currency)
-    _judge(connection, name, limits_for(currency) | dict(limits or {}))
+    _judge(connection, name, _narrowed(limits_for(currency), limits or {}))
     _choose(connection, name)
     _find_spikes(connection, name, spike_limits)
     connection.execute(

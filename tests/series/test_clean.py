@@ -116,6 +116,20 @@ def test_limits_can_be_set_for_a_site():
     assert refused(cleaned) == [(2, "outside_limits")]
 
 
+def test_a_price_that_no_market_allows_is_refused_with_its_limits():
+    cleaned = clean(
+        row(-500.0, quantity=PRICE), row(-1_000_000.0, hour=1, line=3, quantity=PRICE), row(1e6, hour=2, line=4, quantity=PRICE)
+    )
+    assert [r["price_eur_per_mwh"] for r in rows_of(cleaned.trusted["cleaned/prices"])] == [-500.0]
+    assert refused(cleaned) == [(3, "outside_limits"), (4, "outside_limits")]
+    assert "expected price_eur_per_mwh from -10000 to 100000, found -1000000" in [r["reason"] for r in rows_of(cleaned.quarantined)]
+
+
+def test_a_sites_limits_narrow_those_of_the_lake_on_the_sides_that_they_name():
+    given = [row(-500.0, quantity=PRICE), row(4_500.0, hour=1, line=3, quantity=PRICE), row(-2e4, hour=2, line=4, quantity=PRICE)]
+    assert refused(clean(*given, limits={PRICE: (None, 4_000.0)})) == [(3, "outside_limits"), (4, "outside_limits")]
+
+
 @pytest.mark.parametrize(
     ("bad", "rule"),
     [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting.models.base import Model
 
-MODEL_NAMES: tuple[str, ...] = ("seasonal_naive", "like_day", "lightgbm", "keras", "lear")
+MODEL_NAMES: tuple[str, ...] = ("seasonal_naive", "like_day", "blend", "lightgbm", "keras", "lear")
 ENSEMBLE = "ensemble"
 
 
@@ -26,6 +26,10 @@ def make_model(name: str) -> Model:
         from lakehouse.forecasting.models.naive import LikeDay
 
         return LikeDay()
+    if name == "blend":
+        from lakehouse.forecasting.models.naive import Blend
+
+        return Blend()
     if name == "lightgbm":
         from lakehouse.forecasting.models.lightgbm_quantile import LightGBMQuantile
 

@@ -172,7 +172,9 @@ def _quantile(values: np.ndarray, weight: np.ndarray, level: float) -> float:
 def _width(quantiles: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:
     low, high = probabilities.index(0.1), probabilities.index(0.9)
     width = quantiles[:, high] - quantiles[:, low]
-    floor = 1e-3 * float(np.nanmean(np.abs(quantiles[:, probabilities.index(0.5)]))) + 1e-9 if len(quantiles) else 1e-9
+    middle = np.abs(quantiles[:, probabilities.index(0.5)])
+    middle = middle[np.isfinite(middle)]
+    floor = 1e-3 * float(middle.mean()) + 1e-9 if len(middle) else 1e-9
     return np.maximum(width, floor)
 
 

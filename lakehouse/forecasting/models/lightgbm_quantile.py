@@ -1,8 +1,8 @@
 """LightGBM quantiles, global over series: a squared-error model of the centre and quantile models of its errors.
 
 The centre corrects a linear first stage (ridge over whole days, `lear.py`), whose errors are taken from stripes that it was
-not fitted to; with many series, or few days that the first stage does not explain clearly better, it corrects the anchor
-(like day, operator's forecast). The spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes
+not fitted to; with many series, or few days that the first stage does not explain clearly better, it corrects a blend of simple
+forecasts, or the operator's. The spread is learnt from the centre's out-of-block errors, because in-sample errors are too small. Sizes
 follow the number of rows.
 """
 
@@ -30,6 +30,7 @@ from lakehouse.forecasting.models.base import (
     usable_columns,
     write_parameters,
 )
+from lakehouse.forecasting.models.blend import blended, first_weights
 from lakehouse.forecasting.models.lear import Lear
 from lakehouse.forecasting.task import ForecastTask
 
@@ -54,7 +55,7 @@ ROWS = 60_000  # rows that the trees learn from, for one series: of finer interv
 THREADS = 2
 LINEAR_SERIES = 20  # with more series than this the linear first stage costs more than it brings
 LINEAR_DAYS = 300  # with fewer days its hundreds of inputs are fitted to one season and may mislead in the next: it has to
-LINEAR_GAIN = 0.7  # bring the error on days it was not fitted to below this share of the plain anchor's
+LINEAR_GAIN = 0.7  # bring the error on days it was not fitted to below this share of the blend's
 
 
 class LightGBMQuantile(Model):
@@ -62,6 +63,7 @@ class LightGBMQuantile(Model):
 
     name = "lightgbm"
     linear: Lear | None
+    blend: np.ndarray
     spread: dict[int, Any]
     spread_names: list[str]
 
@@ -98,7 +100,8 @@ class LightGBMQuantile(Model):
             fresh = Lear().fit(rows, task, columns=self.columns)
             self.__dict__.update(previous.__dict__ | {"linear": fresh})
             return self
-        base = anchor(rows, task) if centre_only else self._fit_linear(rows, day)
+        self.blend = first_weights(rows, task)
+        base = blended(rows, task, self.blend) if centre_only else self._fit_linear(rows, day)
         some = _every_so_many(rows, ROWS * min(len(task.series_ids), LINEAR_SERIES))
         rows, base, day, truth = rows.take(pa.array(some)), base[some], day[some], truth[keep][some]
         size = self.scale[column(rows, "series_code").astype(int)]
@@ -174,6 +177,7 @@ class LightGBMQuantile(Model):
                 "columns": self.columns,
                 "spread_names": self.spread_names,
                 "scale": self.scale.tolist(),
+                "blend": self.blend.tolist(),
                 "trained_to": self.trained_to,
                 "spread_to": self.spread_to,
             }
@@ -186,6 +190,7 @@ class LightGBMQuantile(Model):
         saved = read_parameters(folder)
         self.task = task_from_signature(saved["task"])
         self.columns, self.spread_names, self.scale = saved["columns"], saved["spread_names"], np.array(saved["scale"])
+        self.blend = np.array(saved["blend"])
         self.trained_to, self.spread_to, self.settings, self.rounds = (
             saved["trained_to"],
             saved["spread_to"],
@@ -216,28 +221,28 @@ class LightGBMQuantile(Model):
 
     def _fit_linear(self, rows: pa.Table, day: np.ndarray) -> np.ndarray:
         """Fits the linear first stage and returns, for its own rows, what it says when their stripe is left out."""
-        base = anchor(rows, self.task)
+        plain = blended(rows, self.task, self.blend)
         self.linear = None
         if len(self.task.series_ids) > LINEAR_SERIES:
-            return base
+            return plain
         try:
             # a long history is left out a stripe at a time, a short one by thirds: it is to show what little data can do
             stripes = _stripes(day) if len(np.unique(day)) >= LINEAR_DAYS else _stripes(day) % 3
             self.linear = Lear().fit(rows, self.task, columns=self.columns, groups=stripes)
-            base = np.where(np.isfinite(self.linear.left_out), self.linear.left_out, base)
-        except ForecastError:  # too few whole days for a linear model: the trees correct the plain anchor
+            base = np.where(np.isfinite(self.linear.left_out), self.linear.left_out, plain)
+        except ForecastError:  # too few whole days for a linear model: the trees correct the blend
             self.linear = None
-            return anchor(rows, self.task)
+            return plain
         if len(np.unique(day)) < LINEAR_DAYS:
-            truth, plain = column(rows, TARGET_COLUMN), anchor(rows, self.task)
+            truth = column(rows, TARGET_COLUMN)
             if np.mean(np.abs(truth - base)) > LINEAR_GAIN * np.mean(np.abs(truth - plain)):
                 self.linear = None
                 return plain
         return base
 
     def _base(self, rows: pa.Table) -> np.ndarray:
-        """The first stage: the linear model where there is one, else the anchor."""
-        base = anchor(rows, self.task)
+        """The first stage: the linear model where there is one, else the blend."""
+        base = blended(rows, self.task, self.blend)
         if self.linear is None:
             return base
         said = self.linear.predict(rows)[:, self.task.median_index]

@@ -1,4 +1,4 @@
-"""The benchmarks that every model has to beat: same time last week, and the latest like days.
+"""The benchmarks that every model has to beat: same time last week, the latest like days, and a blend of such forecasts.
 
 Their spread is the empirical one of their own past errors, by hour of the day.
 """
@@ -6,7 +6,7 @@ Their spread is the empirical one of their own past errors, by hour of the day.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from lakehouse.forecasting.models.base import (
     uncrossed,
     write_parameters,
 )
+from lakehouse.forecasting.models.blend import blend_weights, blended
 from lakehouse.forecasting.task import ForecastTask
 
 
@@ -37,7 +38,8 @@ class _Persistence(Model):
         del seed, previous, columns
         self.task = task
         truth = column(features, TARGET_COLUMN)
-        point = first_known(features, self.chain)
+        self._prepare(features)
+        point = self._point(features)
         code, hour = self._cells(features)
         series = len(task.series_ids)
         self.offsets = np.zeros((series, 24, len(task.quantiles)))
@@ -62,7 +64,7 @@ class _Persistence(Model):
     def predict(self, features: pa.Table) -> np.ndarray:
         """Point forecast plus error quantiles; the mean of its hour where no lag is known."""
         code, hour = self._cells(features)
-        point = first_known(features, self.chain)
+        point = self._point(features)
         point = np.where(np.isfinite(point), point, self.climate[code, hour])
         point = np.where(np.isfinite(point), point, np.nanmean(self.climate) if np.isfinite(self.climate).any() else 0.0)
         return uncrossed(point[:, None] + self.offsets[code, hour], self.task.median_index)
@@ -70,7 +72,8 @@ class _Persistence(Model):
     def save(self, folder: Path) -> None:
         """Writes the error quantiles as JSON."""
         climate = [[None if not np.isfinite(v) else float(v) for v in row] for row in self.climate]
-        write_parameters(folder, {"task": task_signature(self.task), "offsets": self.offsets.tolist(), "climate": climate})
+        learnt = {"offsets": self.offsets.tolist(), "climate": climate} | self.parameters()
+        write_parameters(folder, {"task": task_signature(self.task)} | learnt)
 
     def load(self, folder: Path) -> _Persistence:
         """Reads what `save` wrote."""
@@ -79,6 +82,12 @@ class _Persistence(Model):
         self.offsets = np.array(saved["offsets"])
         self.climate = np.array([[np.nan if v is None else v for v in row] for row in saved["climate"]])
         return self
+
+    def _prepare(self, features: pa.Table) -> None:
+        """What is learnt before the errors are looked at: nothing."""
+
+    def _point(self, features: pa.Table) -> np.ndarray:
+        return first_known(features, self.chain)
 
     def _cells(self, features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         code = column(features, "series_code").astype(int)
@@ -97,3 +106,25 @@ class LikeDay(_Persistence):
 
     name = "like_day"
     chain: ClassVar[list[str]] = ["like_mean", "four_week_mean", "lag_7d", "week_mean", "lag_known"]
+
+
+class Blend(_Persistence):
+    """Simple forecasts averaged by how well each did of late (`blend.py`): hard to beat with a few weeks of history."""
+
+    name = "blend"
+
+    def load(self, folder: Path) -> Blend:
+        """Reads what `save` wrote."""
+        super().load(folder)
+        self.weights = np.array(read_parameters(folder)["weights"])
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """The weights, by series."""
+        return {"weights": self.weights.tolist()}
+
+    def _prepare(self, features: pa.Table) -> None:
+        self.weights = blend_weights(features, self.task)
+
+    def _point(self, features: pa.Table) -> np.ndarray:
+        return blended(features, self.task, self.weights)

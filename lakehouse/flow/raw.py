@@ -124,7 +124,7 @@ def _touched(workspace: Workspace, feed: str, days: Sequence[date]) -> set[date]
 def _counted_on(workspace: Workspace, feed: str) -> str:
     """SQL for the day on which a row counts: its reading date, or its delivery date where it has none that can be."""
     if feed in workspace.site.feeds_of("readings"):
-        from lakehouse.metering.vee import partition_day_sql
+        from lakehouse.metering.run import partition_day_sql
 
         return partition_day_sql(workspace.site.first_utc_day())
     return "coalesce(date, delivery_date)"

@@ -1,6 +1,6 @@
 """Files whose whole clock is off by hours, told from the meters' own profiles.
 
-A meter beside others of its file is told from their hours (`vee`). Where all of a file's stamps are off there is no such neighbour: the
+A meter beside others of its file is told from their hours (`rows`). Where all of a file's stamps are off there is no such neighbour: the
 hours of its registers are held against what they used at these hours of the local day before. Many registers, or many days of
 one, make a curve in which an hour's shift can't hide.
 """
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 if TYPE_CHECKING:
-    from lakehouse.metering.vee import Run
+    from lakehouse.metering.run import Run
 
 SAMPLED_REGISTERS = 40
 """Registers of a file that are looked at, at most."""

@@ -1,7 +1,7 @@
 """What should have been delivered and was not (or was not believed), and the estimates that stand for it.
 
 Two steps of a run of VEE: `expected_intervals` lists the gaps, `estimate` fills those that may be filled. What is believed
-is decided in `vee`.
+is decided in `rows` and `values`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
-    from lakehouse.metering.vee import Run
+    from lakehouse.metering.run import Run
 
 # Meters whose readings make the index of their class, at most; chosen by a hash of their name, so always the same.
 CLASS_SAMPLE = 200

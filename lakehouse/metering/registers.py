@@ -18,7 +18,7 @@ from lakehouse.contracts.cleaned import REGISTER_DIFFERENCE_MINUTES
 from lakehouse.metering.rules import VeeRules
 
 if TYPE_CHECKING:
-    from lakehouse.metering.vee import Run
+    from lakehouse.metering.run import Run
 
 LONGEST_SPAN_DAYS = 400
 """Reads further apart say nothing of one day."""

@@ -2,7 +2,7 @@
 
 Most days of most meters are sound. One pass over the rows in the order of meter, register and time proves it with array
 arithmetic: a sound day is complete, ordered, free of duplicates, and none of its values reaches a rule's threshold. What is
-not proven sound is looked at row by row in `vee`; the result is the same, only slower. Nothing is decided here about a row
+not proven sound is looked at row by row in `rows` and `values`; the result is the same, only slower. Nothing is decided here about a row
 that a rule could name.
 """
 
@@ -26,7 +26,7 @@ from lakehouse.metering.registers import is_difference_sql
 from lakehouse.metering.rules import VeeRules, is_estimate_by_sender
 
 if TYPE_CHECKING:
-    from lakehouse.metering.vee import Run
+    from lakehouse.metering.run import Run
 
 CHUNK_ROWS = 500_000
 MINUTE_US = 60_000_000

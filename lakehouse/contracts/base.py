@@ -124,12 +124,14 @@ class Table:
 
     A subclass states `name` (asset key, Delta folder and SQL name in one, as "layer/table"), `key` (columns that identify a
     row), `partitioned_by` (columns whose values are folders of the Delta table) and its columns as annotated attributes.
+    Where numbers seldom repeat (`numbers_repeat` is False), files are written without dictionaries of them.
     The docstring's first line is the table's description.
     """
 
     name: ClassVar[str] = ""
     key: ClassVar[tuple[str, ...]] = ()
     partitioned_by: ClassVar[tuple[str, ...]] = ()
+    numbers_repeat: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {}
 
     def __init_subclass__(cls) -> None:

@@ -13,6 +13,7 @@ class Features(Table):
 
     key = ("series_id", "issued_at", "valid_at")
     partitioned_by = ("date",)
+    numbers_repeat = False
 
     series_id: Text = column("The series to forecast.")
     issued_at: Instant = column("Issue time.", unit="UTC")

@@ -296,6 +296,7 @@ class LakeTable:
                     configuration=configuration if fresh else None,
                     storage_options=self.lake.storage_options,
                     commit_properties=properties,
+                    writer_properties=_encoding(self.contract),
                 )
             except CommitFailedError as error:
                 if attempt + 1 == ATTEMPTS:
@@ -411,6 +412,21 @@ class _Counter:
         except Exception as error:
             self.error = error
             raise
+
+
+def _encoding(contract: type[Table]) -> Any:
+    """How a table's files are written; None for Delta's own way: dictionaries and Snappy.
+
+    Features without them take three quarters of the processor's time and of the size; meter readings a tenth less time and a
+    fifth more size (benchmarks/lake_encoding.py).
+    """
+    if contract.numbers_repeat:
+        return None
+    from deltalake import ColumnProperties, WriterProperties
+
+    plain = ColumnProperties(dictionary_enabled=False)
+    floats = {name: plain for name, one in contract.columns.items() if pa.types.is_floating(one.type)}
+    return WriterProperties(compression="ZSTD", compression_level=1, column_properties=floats)
 
 
 def _predicate(where: Mapping[str, Any], contract: type[Table]) -> str:

@@ -110,3 +110,23 @@ def test_eight_writers_of_eight_days_and_two_of_one_day_lose_nothing(tmp_path):
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_write_day, [tmp_path] * len(work), *zip(*work, strict=True)))
     assert values(Lake(tmp_path).table(Loads)) == [10, 20, 30, 40, 50, 60, 70, 80]
+
+
+def test_a_table_whose_numbers_seldom_repeat_is_written_without_dictionaries_of_them(tmp_path):
+    import pyarrow.parquet as pq
+
+    def encodings(contract):
+        table = Lake(tmp_path / contract.__name__).table(contract)
+        table.append(loads(1, 10, 11, 10))
+        written = pq.ParquetFile(next((tmp_path / contract.__name__).rglob("*.parquet"))).metadata.row_group(0)
+        chunks = [written.column(n) for n in range(written.num_columns)]
+        assert values(table) == [10, 10, 11]
+        return next(c.encodings for c in chunks if c.path_in_schema == "load_mw")
+
+    class Measured(Loads):
+        """Numbers that seldom repeat."""
+
+        numbers_repeat = False
+
+    assert "RLE_DICTIONARY" in encodings(Loads)
+    assert "RLE_DICTIONARY" not in encodings(Measured)

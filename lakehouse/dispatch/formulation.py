@@ -104,8 +104,9 @@ def thermal_arrays(problem: DispatchProblem, kept: Array | None = None) -> Therm
     power_before = np.where(was_on, np.clip(column(lambda g: g.initial_power_mw) - minimum, 0.0, maximum - minimum), 0.0)
     co2 = np.array([g.co2_t_per_mwh for g in units]) * problem.co2_price_eur_per_t
 
-    up_time = np.array([whole_intervals(g.minimum_up_hours, hours) for g in units], int)
-    down_time = np.array([whole_intervals(g.minimum_down_hours, hours) for g in units], int)
+    # a minimum time beyond the horizon holds to its end
+    up_time = np.array([min(whole_intervals(g.minimum_up_hours, hours), horizon) for g in units], int)
+    down_time = np.array([min(whole_intervals(g.minimum_down_hours, hours), horizon) for g in units], int)
     lower, upper = np.zeros((len(units), horizon)), np.ones((len(units), horizon))
     trip_until, earliest_stop, in_state = (np.full(len(units), value) for value in (-1, 0, 0))
     for i, unit in enumerate(units):

@@ -10,7 +10,7 @@ import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -29,6 +29,8 @@ PENALTIES = Penalties(
     reserve_shortfall_eur_per_mwh=50_000.0,
     last_resort=True,
 )
+# What no instance reaches: a year of hours, and numbers whose differences still mean something.
+MOST_PERIODS, LARGEST = 10_000, 1e15
 
 
 def read_instance(path: Path | str) -> DispatchProblem:
@@ -54,54 +56,120 @@ def read_instance(path: Path | str) -> DispatchProblem:
         ) from None
     try:
         return problem_from(instance)
-    except KeyError as missing:
-        raise DispatchError(f"{path}: expected the entry {missing} of the pglib-uc format, found none", "Complete the instance.") from None
-    except (TypeError, AttributeError) as error:
-        raise DispatchError(f"{path}: expected the pglib-uc format, found something else ({error})", "Check the file.") from None
+    except DispatchError as error:
+        raise DispatchError(f"{path}: {error.problem}", error.remedy) from None
 
 
-def problem_from(instance: dict[str, Any]) -> DispatchProblem:
+def problem_from(instance: Any) -> DispatchProblem:
     """A parsed pglib-uc instance as a problem; see `read_instance`."""
-    periods = int(instance["time_periods"])
+    of = _Entries("instance", instance)
+    periods = of.number("time_periods")
+    if periods != int(periods) or not 1 <= periods <= MOST_PERIODS:
+        raise DispatchError(
+            f"expected time_periods as a whole number from 1 to {MOST_PERIODS}, found {periods:g}", "Correct time_periods of the instance."
+        )
+    thermal, renewable = of.members("thermal_generators"), of.members("renewable_generators", needed=False)
     return DispatchProblem(
-        interval_start=utc_intervals(FIRST_PERIOD, periods, 1.0),
+        interval_start=utc_intervals(FIRST_PERIOD, int(periods), 1.0),
         interval_hours=1.0,
-        demand_mw=instance["demand"],
-        reserve_mw=instance.get("reserves", 0.0),
-        thermal=[_thermal(unit_id, unit) for unit_id, unit in instance["thermal_generators"].items()],
+        demand_mw=of.series("demand", int(periods)),
+        reserve_mw=of.series("reserves", int(periods)) if "reserves" in of.content else 0.0,
+        thermal=[_thermal(unit_id, unit) for unit_id, unit in thermal.items()],
         renewables=[
-            Renewable(unit_id, maximum_mw=unit["power_output_maximum"], minimum_mw=unit["power_output_minimum"])
-            for unit_id, unit in instance.get("renewable_generators", {}).items()
+            Renewable(
+                unit_id,
+                maximum_mw=unit.series("power_output_maximum", int(periods)),
+                minimum_mw=unit.series("power_output_minimum", int(periods)),
+            )
+            for unit_id, unit in renewable.items()
         ],
         penalties=PENALTIES,
     )
 
 
-def _thermal(unit_id: str, unit: dict[str, Any]) -> ThermalUnit:
-    is_on = bool(unit["unit_on_t0"])
-    hours_on, hours_off = unit["time_up_t0"], unit["time_down_t0"]
+class _Entries:
+    """A part of an instance, read entry by entry; what is missing or no number is told with the name of the part."""
+
+    def __init__(self, name: str, content: Any) -> None:
+        self.name, self.content = name, content
+        if not isinstance(content, dict):
+            self._fail("a JSON object", content)
+
+    def _fail(self, expected: str, found: Any) -> NoReturn:
+        shown = repr(found)
+        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
+        raise DispatchError(f"{self.name}: expected {expected}, found {shown}", "Correct the instance; the form is that of pglib-uc.")
+
+    def _entry(self, key: str) -> Any:
+        if key not in self.content:
+            raise DispatchError(f"{self.name}: expected the entry {key} of the pglib-uc format, found none", f"Add {key} to {self.name}.")
+        return self.content[key]
+
+    def _finite(self, what: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
+            self._fail(f"{what} as a finite number", value)
+        return float(value)
+
+    def number(self, key: str) -> float:
+        """An entry that is a finite number."""
+        return self._finite(key, self._entry(key))
+
+    def flag(self, key: str) -> bool:
+        """An entry that is 0 or 1."""
+        value = self._entry(key)
+        if not isinstance(value, int | float) or value not in (0, 1):
+            self._fail(f"{key} as 0 or 1", value)
+        return bool(value)
+
+    def series(self, key: str, periods: int) -> list[float]:
+        """An entry with a number for each period."""
+        values = self._entry(key)
+        if not isinstance(values, list) or len(values) != periods:
+            found = f"{len(values)} values" if isinstance(values, list) else values
+            self._fail(f"{key} as a list of {periods} values, one for each period", found)
+        return [self._finite(f"{key} in period {number}", value) for number, value in enumerate(values, start=1)]
+
+    def pairs(self, key: str, names: tuple[str, str]) -> tuple[tuple[float, float], ...]:
+        """An entry that is a list of objects with two numbers each."""
+        values = self._entry(key)
+        if not isinstance(values, list) or not values:
+            self._fail(f"{key} as a list of objects with {names[0]} and {names[1]}", values)
+        parts = [_Entries(f"{self.name}, {key} number {number}", value) for number, value in enumerate(values, start=1)]
+        return tuple((part.number(names[0]), part.number(names[1])) for part in parts)
+
+    def members(self, key: str, needed: bool = True) -> dict[str, _Entries]:
+        """An entry whose entries are units."""
+        if not needed and key not in self.content:
+            return {}
+        units = _Entries(key, self._entry(key)).content
+        return {unit_id: _Entries(f"unit {unit_id}", unit) for unit_id, unit in units.items()}
+
+
+def _thermal(unit_id: str, unit: _Entries) -> ThermalUnit:
+    is_on = unit.flag("unit_on_t0")
+    hours_on, hours_off = unit.number("time_up_t0"), unit.number("time_down_t0")
     if (hours_on > 0) == (hours_off > 0) or (hours_on > 0) != is_on:
         raise DispatchError(
-            f"unit {unit_id}: initial state contradicts itself: unit_on_t0 = {int(is_on)}, but on for {hours_on} h and off "
-            f"for {hours_off} h",
+            f"unit {unit_id}: initial state contradicts itself: unit_on_t0 = {int(is_on)}, but on for {hours_on:g} h and off "
+            f"for {hours_off:g} h",
             "Give the hours of the state it is in, and 0 for the other.",
         )
     return ThermalUnit(
         unit_id=unit_id,
-        minimum_mw=float(unit["power_output_minimum"]),
-        maximum_mw=float(unit["power_output_maximum"]),
-        cost_curve=tuple((float(point["mw"]), float(point["cost"])) for point in unit["piecewise_production"]),
-        startup_costs=tuple((float(step["lag"]), float(step["cost"])) for step in unit["startup"]),
-        ramp_up_mw_per_hour=float(unit["ramp_up_limit"]),
-        ramp_down_mw_per_hour=float(unit["ramp_down_limit"]),
-        startup_limit_mw=float(unit["ramp_startup_limit"]),
-        shutdown_limit_mw=float(unit["ramp_shutdown_limit"]),
-        minimum_up_hours=float(unit["time_up_minimum"]),
-        minimum_down_hours=float(unit["time_down_minimum"]),
-        must_run=bool(unit["must_run"]),
+        minimum_mw=unit.number("power_output_minimum"),
+        maximum_mw=unit.number("power_output_maximum"),
+        cost_curve=unit.pairs("piecewise_production", ("mw", "cost")),
+        startup_costs=unit.pairs("startup", ("lag", "cost")),
+        ramp_up_mw_per_hour=unit.number("ramp_up_limit"),
+        ramp_down_mw_per_hour=unit.number("ramp_down_limit"),
+        startup_limit_mw=unit.number("ramp_startup_limit"),
+        shutdown_limit_mw=unit.number("ramp_shutdown_limit"),
+        minimum_up_hours=unit.number("time_up_minimum"),
+        minimum_down_hours=unit.number("time_down_minimum"),
+        must_run=unit.flag("must_run"),
         initially_on=is_on,
-        initial_power_mw=float(unit["power_output_t0"]),
-        initial_hours_in_state=float(hours_on if is_on else hours_off),
+        initial_power_mw=unit.number("power_output_t0"),
+        initial_hours_in_state=hours_on if is_on else hours_off,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,14 +18,60 @@ from lakehouse.dispatch.solution import DispatchSolution
 from lakehouse.dispatch.solver import solve
 from lakehouse.errors import DispatchError
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def commitments(problem: DispatchProblem, last: DispatchSolution) -> Array:
-    """The last plan's commitments on the problem's units and intervals: 0, 1, or NaN where the last plan says nothing."""
-    table = last.plan[last.plan["unit_kind"] == "thermal"].pivot(index="unit_id", columns="interval_start", values="committed")
+# For what a plan does not cover, so many days before are asked, the nearest first.
+MOST_DAYS_EARLIER = 3
+
+
+def commitments(problem: DispatchProblem, last: DispatchSolution, days_earlier: int = 0) -> Array:
+    """The last plan's commitments on the problem's units and intervals: 0, 1, or NaN where the last plan says nothing.
+
+    Args:
+        problem: the new problem.
+        last: the last plan.
+        days_earlier: each interval is looked up so many days before.
+    """
+    return _committed(problem, last.plan, days_earlier)
+
+
+def _committed(problem: DispatchProblem, plan: pd.DataFrame, days_earlier: int) -> Array:
+    table = plan[plan["unit_kind"] == "thermal"].pivot(index="unit_id", columns="interval_start", values="committed")
     units = [unit.unit_id for unit in problem.thermal]
-    moments = [np.datetime64(start.replace(tzinfo=None), "us") for start in problem.interval_start]
+    back = np.timedelta64(24 * days_earlier, "h")
+    moments = [np.datetime64(start.replace(tzinfo=None), "us") - back for start in problem.interval_start]
     table.columns = [np.datetime64(column.tz_localize(None), "us") for column in table.columns]
     return table.astype(float).reindex(index=units, columns=moments).to_numpy()
+
+
+def start_from(problem: DispatchProblem, plan: pd.DataFrame) -> Array | None:
+    """Commitments to begin a search from, by the plan of the day before: where it ends, those of the same time on its last day.
+
+    Args:
+        problem: the new problem.
+        plan: `unit_id`, `unit_kind`, `interval_start`, `committed` of the last plan.
+
+    Returns:
+        As `solve` takes them, (units, horizon); None where there is nothing to begin from. Units that are new keep their state.
+    """
+    if not problem.thermal or plan.empty:
+        return None
+    known = _committed(problem, plan, 0)
+    for days in range(1, MOST_DAYS_EARLIER + 1):
+        if not np.isnan(known).any():
+            break
+        known = np.where(np.isnan(known), _committed(problem, plan, days), known)
+    return None if np.isnan(known).all() else _as_long_as_known(known, problem)
+
+
+def _as_long_as_known(known: Array, problem: DispatchProblem) -> Array:
+    """Commitments with each gap filled by the state before it."""
+    first = known.copy()
+    state = np.array([float(unit.initially_on) for unit in problem.thermal])
+    for t in range(first.shape[1]):
+        first[:, t] = state = np.where(np.isnan(first[:, t]), state, first[:, t])
+    return first
 
 
 def state_after(problem: DispatchProblem, solution: DispatchSolution, intervals: int) -> tuple[list[ThermalUnit], list[Storage]]:
@@ -162,10 +208,5 @@ def replan(
         notice = notice_hours.get(unit.unit_id, 0.0) if isinstance(notice_hours, Mapping) else notice_hours
         final = np.array([moment < start + timedelta(hours=notice) for moment in problem.interval_start])
         kept[i, final] = known[i, final]
-    first = known.copy()
-    for t in range(first.shape[1]):  # beyond the last plan, units keep their state
-        unknown = np.isnan(first[:, t])
-        first[unknown, t] = (
-            first[unknown, t - 1] if t else [float(unit.initially_on) for unit in np.array(problem.thermal, dtype=object)[unknown]]
-        )
+    first = _as_long_as_known(known, problem)  # beyond the last plan, units keep their state
     return solve(problem, kept=kept, start=first if first.size else None, **options)

@@ -41,6 +41,8 @@ SHARE_TO_CLIMB, SHARE_TO_SETTLE, SHARE_TO_PROVE = 0.02, 0.18, 0.4
 # Commitments are open for the first plans where a schedule of the unit is at most so much dearer than its best, as shares of the cost of
 # all by the mean number of units; and for the neighbourhoods to come.
 FIRST_OPEN_EUR, OPEN_EUR = (50.0, 200.0, 1000.0), 3000.0
+# A plan to begin from is improved at once if it is so near the relaxation; else a new first plan is made beside it.
+CLOSE_TO_RELAXATION = 0.005
 PROVE, IMPROVE = "prove", "improve"
 
 
@@ -535,7 +537,7 @@ class _Neighbourhoods:
         )
         if program.n_columns > VERY_LARGE_COLUMNS:
             highs.setOptionValue("presolve_rule_off", SLOW_PRESOLVE_RULES)
-        if self.best is not None:
+        if self.best is not None and (np.rint(self.best[columns]) == lower[columns]).all():
             _give_start(highs, self.best)
         highs.run()
         info = highs.getInfo()
@@ -556,6 +558,12 @@ class _Neighbourhoods:
             self.other = plan[1:][self.columns]
             if improves(float(plan[0]), self.objective):
                 self.accept(float(plan[0]), plan[1:])
+
+    def close(self) -> bool:
+        """True if a plan was found, or the one to begin from is near what the relaxation costs: no other has to be made first."""
+        if self.best is None or self.best is not self.task.start:
+            return self.best is not None
+        return self.objective - self.relaxed_objective <= CLOSE_TO_RELAXATION * abs(self.objective)
 
     def in_doubt(self, tolerance: float = 1e-4) -> Array:
         """Commitments that the relaxation leaves open, by unit and interval."""
@@ -586,7 +594,7 @@ class _Neighbourhoods:
     def plan_by_sketch(self) -> None:
         """Solves the coarser problem and holds its commitments: a whole plan long before a fine grid's relaxation is solved."""
         sketch, columns = self.task.sketch, self.task.sketch_commitment
-        if sketch is None or columns is None or self.best is not None:
+        if sketch is None or columns is None or self.close():
             return
         begun = time.perf_counter()
         highs = highs_with(sketch, threads=1, mip_rel_gap=2e-3, time_limit=max(0.5, 0.5 * self.left()))
@@ -603,9 +611,9 @@ class _Neighbourhoods:
             self.restricted(free, commitment, max(2.0, self.sketch_seconds), 2e-3)
 
     def first_plan(self) -> None:
-        """Without a plan yet, fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then
+        """Without a good plan yet, fixes what the relaxation agrees on: frees the commitments in doubt and their neighbours in time, then
         more if that is too few."""
-        if self.best is not None:
+        if self.close():
             return
         patience = max(6.0, 4.0 * self.relaxation_seconds)
         doubt = self.in_doubt()

@@ -70,7 +70,7 @@ def solve(
     )
     if built.commitment.size and len(built.program.cost) > SKETCH_FROM_COLUMNS:
         task = replace(task, units=priced_units(built))
-        if threads > 1 and start is None:
+        if threads > 1:
             task = _with_sketch(task, problem, kept)
     found = race(task, deadline, two_cores=threads > 1 and len(problem.thermal) > 0)
     status = "merit_order" if found.solution is None else "optimal" if found.gap <= gap * (1 + 1e-9) else "time_limit"

@@ -87,11 +87,12 @@ def make_plans(workspace: Workspace, first: date, last: date) -> Planned:
     units = fleet_units(workspace)
     state: State = state_before(workspace, first, units)
     newest: Made | None = None
+    plan_before = _plan_before(workspace, first) if state else None
     for day in (first + timedelta(days=n) for n in range((last - first).days + 1)):
         outlook = outlook_of(workspace, day)
         if outlook.forecast(fleet.demand).empty:
             continue
-        made, state = _plan_day(outlook, units, state)
+        made, state, plan_before = _plan_day(outlook, units, state, plan_before)
         planned.days.append(day)
         planned.breaches += [f"{day}: {b.rule}: {b.text}" for b in made.report.breaches]
         for name, found in rows_of(workspace, {"issued_at": issue_instant(workspace.site, day), "date": day}, made, units, outlook).items():
@@ -116,25 +117,36 @@ def _picture(made: Made, site: Site, units: Units) -> bytes:
     return figure_png(plan_figure(made.problem, made.solution, time_zone=site.time_zone, kind_of=kinds))
 
 
-def _plan_day(outlook: Outlook, units: Units, state: State) -> tuple[Made, State]:
+def _plan_before(workspace: Workspace, first: date) -> pd.DataFrame:
+    """The rows of the plan of the issue before, from which the search for the next one begins."""
+    before = workspace.table("dispatch/plan").read(f"date = DATE '{first - timedelta(days=1)}'")
+    return before.select(["unit_id", "unit_kind", "interval_start", "committed"]).to_pandas()
+
+
+def _plan_day(outlook: Outlook, units: Units, state: State, last: pd.DataFrame | None) -> tuple[Made, State, pd.DataFrame]:
     from lakehouse.dispatch.rolling import state_after
 
     problem = problem_of(outlook, units, state)
-    solution, told = _solved(outlook, problem, units, state)
+    solution, told = _solved(outlook, problem, units, state, last)
     made = _judged(outlook, problem, solution, outlook.horizon().day, told)
-    return made, _as_state(*state_after(problem, solution, outlook.horizon().day))
+    # what the tables keep of it and no more, so that days planned together begin as days planned one by one
+    return made, _as_state(*state_after(problem, solution, outlook.horizon().day)), made.solution.plan
 
 
-def _solved(outlook: Outlook, problem: DispatchProblem, units: Units, state: State) -> tuple[DispatchSolution, dict[str, Any]]:
+def _solved(
+    outlook: Outlook, problem: DispatchProblem, units: Units, state: State, last: pd.DataFrame | None
+) -> tuple[DispatchSolution, dict[str, Any]]:
     """The plan, and what the summary says about how it was made."""
     from lakehouse.dispatch import solve
+    from lakehouse.dispatch.rolling import start_from
     from lakehouse.dispatch.stochastic import solve_stochastic
 
     fleet = fleet_of(outlook.workspace.site)
     threads = 1 if len(problem.thermal) * problem.horizon <= SMALL else 2
     if not fleet.scenarios or not problem.thermal:
         told: dict[str, Any] = {"planned_on": outlook.quantile, "expected_cost_eur": None, "recourse_eur": None}
-        return solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=threads), told
+        start = None if last is None else start_from(problem, last)
+        return solve(problem, gap=fleet.gap, time_limit_seconds=fleet.time_limit_seconds, threads=threads, start=start), told
     drawn = scenarios(outlook, fleet.scenarios, fleet.scenario_correlation_hours, targets_of(outlook.workspace.site, units))
     found = solve_stochastic(
         [problem_of(one, units, state) for one in drawn],

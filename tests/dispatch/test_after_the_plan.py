@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -21,7 +22,7 @@ from lakehouse.dispatch import (
     utc_intervals,
 )
 from lakehouse.dispatch.bids import market_bids
-from lakehouse.dispatch.rolling import commitments, replan, state_after
+from lakehouse.dispatch.rolling import commitments, replan, start_from, state_after
 from lakehouse.dispatch.setpoints import setpoint_messages, setpoints
 from lakehouse.errors import DispatchError
 from tests.dispatch.builders import MIDNIGHT, base_unit, battery, peaker, problem, random_problem
@@ -149,6 +150,29 @@ def test_a_commitment_within_its_notice_is_kept_though_demand_vanished():
     kept = replan(less, first, notice_hours={"base": 2}, gap=1e-6, threads=1)
     assert kept.plan.query("unit_id == 'base'")["committed"].tolist() == [1, 1, 0]
     assert replan(less, first, gap=1e-6, threads=1).plan.query("unit_id == 'base'")["committed"].tolist() == [0, 0, 0]
+
+
+def the_day_after(day, **changes):
+    return replace(day, interval_start=tuple(start + timedelta(days=1) for start in day.interval_start), **changes)
+
+
+def test_the_next_days_search_begins_from_the_commitments_of_the_day_before():
+    day = problem([60.0] * 6 + [0.0] * 18, thermal=[base_unit()], penalties=Penalties(surplus_eur_per_mwh=50))
+    before = exactly(day)
+    tomorrow = the_day_after(day, thermal=[base_unit(), peaker()])
+    start = start_from(tomorrow, before.plan)
+    assert start.tolist() == [[1.0] * 6 + [0.0] * 18, [0.0] * 24]  # the peaking unit is new and keeps its state, off
+    assert start_from(tomorrow, before.plan.iloc[:0]) is None
+    assert start_from(replace(tomorrow, thermal=[]), before.plan) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_that_begins_from_a_bad_plan_ends_as_well_as_one_that_begins_from_none(seed):
+    day = random_problem(seed)
+    tomorrow = the_day_after(day, demand_mw=np.asarray(day.demand_mw["system"])[::-1])
+    warm = exactly(tomorrow, start=start_from(tomorrow, exactly(day).plan), threads=2)
+    assert check_solution(tomorrow, warm).ok
+    assert warm.summary["objective_eur"] == pytest.approx(exactly(tomorrow).summary["objective_eur"], rel=1e-5)
 
 
 def test_the_picture_is_drawn_for_every_kind_of_day():

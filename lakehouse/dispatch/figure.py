@@ -69,7 +69,7 @@ def plan_figure(
         axis.legend(loc="upper left", bbox_to_anchor=(1.005, 1.02), frameon=False, fontsize=8.5, borderaxespad=0)
     _clock(axes[-1], edges, time_zone)
     if title != "":
-        figure.suptitle(title or _title(problem, solution), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.suptitle(title or _title(edges[0], time_zone, solution), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
@@ -83,11 +83,11 @@ def figure_png(figure: Any, dots_per_inch: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def _title(problem: DispatchProblem, solution: DispatchSolution) -> str:
+def _title(begins: pd.Timestamp, time_zone: str, solution: DispatchSolution) -> str:
     s = solution.summary
     gap = f"at most {100 * s['gap']:.2f} % above the optimum" if np.isfinite(s["gap"]) else "no bound proved"
     unmet = f", {len(solution.violations)} requirements unmet" if len(solution.violations) else ""
-    return f"Dispatch plan from {problem.interval_start[0]:%Y-%m-%d %H:%M} UTC: {s['objective_eur']:,.0f} EUR, {gap}{unmet}"
+    return f"Dispatch plan from {begins:%Y-%m-%d %H:%M} ({time_zone}): {s['objective_eur']:,.0f} EUR, {gap}{unmet}"
 
 
 def _clock(axis: Any, edges: pd.DatetimeIndex, time_zone: str) -> None:
@@ -95,7 +95,9 @@ def _clock(axis: Any, edges: pd.DatetimeIndex, time_zone: str) -> None:
 
     locator = AutoDateLocator(minticks=6, maxticks=14)
     axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    days, hours = "%a %d %b", "%H:%M"  # a midnight shows its day
+    formats, midnights = ["%Y", "%b", days, hours, hours, hours], ["", "%Y", days, days, hours, hours]
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator, formats=formats, zero_formats=midnights, show_offset=False))
     axis.set_xlim(edges[0], edges[-1])
     axis.set_xlabel(time_zone)
 

@@ -25,7 +25,7 @@ def learnt():
     return task, table.filter(past), table.filter(pa.array(day >= day.max() - 10))
 
 
-@pytest.mark.parametrize("name", ["seasonal_naive", "like_day", "lightgbm", "lear", pytest.param("keras", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["seasonal_naive", "like_day", "blend", "lightgbm", "lear", pytest.param("keras", marks=pytest.mark.slow)])
 def test_a_model_beats_a_flat_guess_never_crosses_and_survives_saving(name, learnt, tmp_path):
     task, past, later = learnt
     model = make_model(name).fit(past, task, seed=3)
@@ -215,3 +215,16 @@ def test_between_two_fits_of_the_trees_the_linear_stage_below_them_learns_on():
     assert week_later.linear.equations[0]["days"] == first.linear.equations[0]["days"] + 7
     rows = table.filter(pa.array(day >= last - 3))
     assert not np.array_equal(week_later.predict(rows), first.predict(rows))
+
+
+def test_a_blend_leans_on_what_did_well_of_late():
+    task = demand_task(inputs=())
+    actuals, _ = world(task, last="2026-03-20")
+    # no weekday matters here, and the level rises by a tenth a day: the days just past are the best guide
+    at = (actuals["interval_start"] - actuals["interval_start"].min()) / pd.Timedelta(days=1)
+    actuals["value"] = (10 + np.sin(2 * np.pi * at)) * 1.1**at
+    table = build_features(task, actuals, None, task.issue_instants(dt.date(2026, 2, 20), dt.date(2026, 3, 18)))
+    (weights,) = make_model("blend").fit(table, task).parameters()["weights"]
+    like_days, last_week, week_mean, last_days = weights
+    assert last_days > 0.8 and week_mean > last_week
+    assert sum(weights) == pytest.approx(1.0) and like_days >= 0

@@ -58,13 +58,17 @@ def first_weights(features: pa.Table, task: ForecastTask) -> np.ndarray:
     """Weights of the forecast that a learning model corrects: the anchor alone, or on a short history the blend."""
     if len(np.unique(column(features, "days_since_2000"))) < SHORT_HISTORY_DAYS:
         return blend_weights(features, task)
-    kinds = simple_forecasts(features.slice(0, 1), task).shape[1]
-    return np.tile(np.eye(kinds)[0], (len(task.series_ids), 1))
+    return anchor_only(task)
+
+
+def anchor_only(task: ForecastTask) -> np.ndarray:
+    """Weights that leave it at the anchor."""
+    return np.ones((len(task.series_ids), 1))
 
 
 def blended(features: pa.Table, task: ForecastTask, weights: np.ndarray) -> np.ndarray:
     """The weighted average (rows,); a simple forecast that is unknown leaves its weight to the others."""
-    said = simple_forecasts(features, task)
+    said = simple_forecasts(features, task)[:, : weights.shape[1]]
     known = np.isfinite(said)
     share = weights[column(features, "series_code").astype(int)] * known
     total = share.sum(axis=1)

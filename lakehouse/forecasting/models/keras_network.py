@@ -133,7 +133,8 @@ class KerasNetwork(Model):
         keras = _keras()
         saved = read_parameters(folder)
         self.task = task_from_signature(saved["task"])
-        self.columns, self.unit, self.steps, self.days = saved["columns"], saved["unit"], saved["steps"], saved["days"]
+        self.columns, self.unit, self.days = saved["columns"], saved["unit"], saved["days"]
+        self.steps = saved.get("steps", 0)  # versions before this one kept epochs
         self.trained_to = saved["trained_to"]
         self.scale, self.centre, self.spread = np.array(saved["scale"]), np.array(saved["centre"]), np.array(saved["spread"])
         self.network = keras.models.load_model(folder / "network.keras", compile=False, safe_mode=True)

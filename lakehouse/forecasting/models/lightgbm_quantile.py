@@ -30,7 +30,7 @@ from lakehouse.forecasting.models.base import (
     usable_columns,
     write_parameters,
 )
-from lakehouse.forecasting.models.blend import blended, first_weights
+from lakehouse.forecasting.models.blend import anchor_only, blended, first_weights
 from lakehouse.forecasting.models.lear import Lear
 from lakehouse.forecasting.task import ForecastTask
 
@@ -190,7 +190,7 @@ class LightGBMQuantile(Model):
         saved = read_parameters(folder)
         self.task = task_from_signature(saved["task"])
         self.columns, self.spread_names, self.scale = saved["columns"], saved["spread_names"], np.array(saved["scale"])
-        self.blend = np.array(saved["blend"])
+        self.blend = np.array(saved["blend"]) if "blend" in saved else anchor_only(self.task)  # versions before the blend
         self.trained_to, self.spread_to, self.settings, self.rounds = (
             saved["trained_to"],
             saved["spread_to"],

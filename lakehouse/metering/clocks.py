@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SAMPLED_REGISTERS = 40
 """Registers of a file that are looked at, at most."""
-PAST_DAYS = 14
+WORKDAY, SATURDAY, SUNDAY = 5, 6, 7
+"""Kinds of local days; holidays are like Sundays. A shop's Saturday tells nothing of its Sunday."""
+PAST_DAYS = {WORKDAY: 14, SATURDAY: 28, SUNDAY: 28}
 LARGEST_SHIFT_HOURS = 14
 LEAST_HOURS = 20
 LEAST_DAYS = 3
@@ -83,8 +85,7 @@ def shifted_files(
         whole = [(hour, share) for hour, share, registers in curves.curve if 2 * registers > most]
         if len(whole) < (LEAST_HOURS if most >= run.rules.shifted_least_registers else MANY_HOURS):
             continue
-        middle = whole[len(whole) // 2][0].astimezone(ZoneInfo(run.time_zone))
-        strange = curves.strangeness(middle.isoweekday() >= 6 or middle.date() in off)
+        strange = curves.strangeness(_kind(whole[len(whole) // 2][0].astimezone(ZoneInfo(run.time_zone)).date(), off))
         if len(strange) < LEAST_DAYS:
             continue
         late = _hours_late(run, whole, curves.expected, strange[-2], off)
@@ -162,7 +163,7 @@ class _Past:
     """What the sampled registers used by local day and hour, in the run and before it."""
 
     def __init__(self, run: Run, history: str | None, holidays: set[date]) -> None:
-        first = run.days[0] - timedelta(days=PAST_DAYS + 1)
+        first = run.days[0] - timedelta(days=max(PAST_DAYS.values()) + 1)
         earlier = (
             f"""UNION ALL SELECT k.register_no, h.interval_start, h.interval_minutes, h.energy_kwh FROM {history} h
                 JOIN {run.clock_registers} k ON k.meter_id = h.meter_id AND k.register = h.register
@@ -186,27 +187,27 @@ class _Past:
         self.kw = np.full((registers, days, 24), np.nan)
         self.kw[rows["register_no"], rows["day"] - self.first, rows["hour"]] = rows["kw"]
         dates = [date(1970, 1, 1) + timedelta(days=self.first + n) for n in range(days)]
-        self.is_off = np.array([day.isoweekday() >= 6 or day in holidays for day in dates], bool)
+        self.kinds = np.array([_kind(day, holidays) for day in dates], np.int64)
 
     def curves(self, now: _Hours) -> _Curves:
         """The hours of a file, and those of the days before it, each as a mean of the registers' shares of their level."""
         opens = (now.hours[0].astimezone(self.zone).date() - date(1970, 1, 1)).days - self.first
-        days = slice(max(opens - PAST_DAYS, 0), max(opens, 0))
-        kw, is_off = self.kw[now.registers, days], self.is_off[days]
-        kinds = {kind: kw[:, is_off == kind] for kind in (False, True)}
+        days = np.arange(max(opens - max(PAST_DAYS.values()), 0), max(opens, 0))
+        days = days[days >= opens - np.array([PAST_DAYS[kind] for kind in self.kinds[days].tolist()], np.int64)]
+        kw, kinds = self.kw[np.ix_(now.registers, days)], self.kinds[days]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # hours without any value give NaN, which is meant
-            medians = {kind: _medians(of_kind) for kind, of_kind in kinds.items()}
-            counts = {kind: np.isfinite(of_kind).sum(axis=1) for kind, of_kind in kinds.items()}
-            level = np.nanmean(np.concatenate([medians[False], medians[True]], axis=1), axis=1)
-            known = (counts[False] + counts[True]).sum(axis=1) >= 24 * self.least_days
-            known &= (counts[False] > 0).all(axis=1) & (level > 0)
+            medians = {kind: _medians(kw[:, kinds == kind]) for kind in PAST_DAYS}
+            counts = {kind: np.isfinite(kw[:, kinds == kind]).sum(axis=1) for kind in PAST_DAYS}
+            level = np.nanmean(np.concatenate(list(medians.values()), axis=1), axis=1)
+            known = sum(counts.values()).sum(axis=1) >= 24 * self.least_days
+            known &= (counts[WORKDAY] > 0).all(axis=1) & (level > 0)
             if not known.any():
-                return _Curves([], {}, np.empty((0, 24)), is_off)
+                return _Curves([], {}, np.empty((0, 24)), kinds)
             share = level[known, None]
-            expected: dict[tuple[bool, int], float] = {}
+            expected: dict[tuple[int, int], float] = {}
             for kind, of_kind in medians.items():
-                fewest = np.where(counts[kind][known] > 0, counts[kind][known], PAST_DAYS).min(axis=0)
+                fewest = np.where(counts[kind][known] > 0, counts[kind][known], 2).min(axis=0)
                 means = np.nanmean(of_kind[known] / share, axis=0)
                 told = np.flatnonzero(np.isfinite(means) & (fewest >= 2))
                 expected |= {(kind, hour): float(means[hour]) for hour in told.tolist()}
@@ -214,7 +215,7 @@ class _Past:
             heard = np.isfinite(shares).sum(axis=0)
             curve = [(h, v, n) for h, v, n in zip(now.hours, np.nanmean(shares, axis=0).tolist(), heard.tolist(), strict=True) if n]
             before = np.nanmean(np.minimum(kw[known] / share[:, :, None], MOST_SHARE), axis=0)
-        return _Curves(curve, expected, before, is_off)
+        return _Curves(curve, expected, before, kinds)
 
 
 @dataclass(frozen=True)
@@ -223,21 +224,21 @@ class _Curves:
 
     Args:
         curve: hour (UTC), share and registers.
-        expected: the median share by kind of day (off or not) and local hour.
+        expected: the median share by kind of day and local hour.
         before: the share by day before and local hour, NaN where there is none.
-        is_off: which of these days are days off.
+        kinds: of which kind these days are.
     """
 
     curve: list[tuple[datetime, float, int]]
-    expected: dict[tuple[bool, int], float]
+    expected: dict[tuple[int, int], float]
     before: np.ndarray
-    is_off: np.ndarray
+    kinds: np.ndarray
 
-    def strangeness(self, is_off: bool) -> list[float]:
+    def strangeness(self, kind: int) -> list[float]:
         """How much each day before of a kind disagrees with what is expected, the strangest last."""
-        told = np.array([self.expected.get((is_off, hour), self.expected.get((False, hour), np.nan)) for hour in range(24)])
+        told = np.array([self.expected.get((kind, hour), self.expected.get((WORKDAY, hour), np.nan)) for hour in range(24)])
         strange = []
-        for day in self.before[self.is_off == is_off]:
+        for day in self.before[self.kinds == kind]:
             both = np.isfinite(day) & np.isfinite(told)
             if both.sum() >= LEAST_HOURS:
                 strange.append(_disagreement(day[both], told[both]))
@@ -279,6 +280,10 @@ def _is_local_or_equal(run: Run, span: tuple[int, int], begins: int, ends: int) 
     return [(stamp.utcoffset() or timedelta()).total_seconds() / 60 for stamp in stamps] == [begins, ends]
 
 
+def _kind(day: date, holidays: set[date]) -> int:
+    return SUNDAY if day in holidays else max(day.isoweekday(), WORKDAY)
+
+
 def _medians(days: np.ndarray) -> np.ndarray:
     """The median over the second axis, without what is missing; NaN where all is."""
     if not days.shape[1]:
@@ -290,14 +295,14 @@ def _medians(days: np.ndarray) -> np.ndarray:
 
 
 def _hours_late(
-    run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], strangest: float, holidays: set[date]
+    run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[int, int], float], strangest: float, holidays: set[date]
 ) -> int:
     """By how many hours a curve's stamps are late (early: negative); 0 where no shift explains it far better than none.
 
     Args:
         run: the run.
         curve: hours (UTC) with the registers' mean share of their level.
-        expected: the same of the past, by day off or not and local hour.
+        expected: the same of the past, by kind of day and local hour.
         strangest: disagreement of the strangest day of the past but one.
         holidays: local days that are like Sundays.
     """
@@ -312,12 +317,12 @@ def _hours_late(
 
 
 def _moved_disagreement(
-    run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[bool, int], float], shift: int, holidays: set[date]
+    run: Run, curve: list[tuple[datetime, float]], expected: dict[tuple[int, int], float], shift: int, holidays: set[date]
 ) -> float:
     zone, told = ZoneInfo(run.time_zone), []
     for hour, _ in curve:
         local = (hour - timedelta(hours=shift)).astimezone(zone)
-        usual = expected.get((local.isoweekday() >= 6 or local.date() in holidays, local.hour), expected.get((False, local.hour)))
+        usual = expected.get((_kind(local.date(), holidays), local.hour), expected.get((WORKDAY, local.hour)))
         if usual is None:
             return 1.0
         told.append(usual)

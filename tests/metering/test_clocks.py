@@ -70,3 +70,17 @@ def test_without_a_past_nothing_is_moved():
     rows = [r for meter in METERS for r in moved(day(meter=meter), 2)]
     result = run([*rows, row(at=MONDAY, hour=0, meter="G")])
     assert {r["rule"] for r in result.trusted.to_pylist() if r["quality"] != "estimated"} == {None}
+
+
+def test_a_shop_that_opens_later_on_sundays_has_no_shifted_clock():
+    sunday, later = MONDAY - timedelta(days=1), [*USUAL[-2:], *USUAL[:-2]]
+    rows = []
+    for meter in METERS:
+        for back in range(28, -1, -1):
+            at = sunday - timedelta(days=back)
+            if back != 7:  # a Sunday that was not delivered: of the last two weeks one Sunday and two Saturdays are left
+                shape = later if at.isoweekday() == 7 else USUAL
+                rows += day([round(v * (1 + 0.01 * (back % 5)), 4) for v in shape], meter=meter, at=at)
+    result = run(rows, days=[sunday])
+    assert [result.hours(at=sunday)[h]["energy_kwh"] for h in range(24)] == later
+    assert "shifted_clock" not in {r["rule"] for r in result.trusted.to_pylist()}

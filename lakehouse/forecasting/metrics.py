@@ -172,11 +172,16 @@ def diebold_mariano(loss_a: np.ndarray, loss_b: np.ndarray, *, lags: int = 7) ->
 
 def _peak_hour_error(rows: pd.DataFrame, task: ForecastTask) -> float:
     """Mean distance in hours between the day's forecast and actual peak."""
-    day = rows["valid_at"].dt.tz_convert(task.time_zone).dt.date
-    keys = [rows["series_id"], day] if "series_id" in rows else [day]
-    gaps = []
-    for _, part in rows.groupby(keys):
-        if len(part) >= 0.9 * task.slots_per_day:
-            gap = part.loc[part["p50"].idxmax(), "valid_at"] - part.loc[part["actual"].idxmax(), "valid_at"]
-            gaps.append(abs(gap / pd.Timedelta(hours=1)))
-    return float(np.mean(gaps)) if gaps else float("nan")
+    day = rows["valid_at"].dt.tz_convert(task.time_zone).dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    series = pd.factorize(rows["series_id"])[0] if "series_id" in rows else np.zeros(len(rows), dtype=np.int64)
+    _, group, size = np.unique(series * 1_000_000 + day, return_inverse=True, return_counts=True)
+    hour = rows["valid_at"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64) / 3600
+
+    def peak(values: np.ndarray) -> np.ndarray:
+        """Hour of each day's largest value, of the first where several are."""
+        order = np.lexsort((-values, group))
+        return hour[order[np.searchsorted(group[order], np.arange(len(size)))]]
+
+    gap = np.abs(peak(rows["p50"].to_numpy(dtype=float)) - peak(rows["actual"].to_numpy(dtype=float)))
+    whole = size >= 0.9 * task.slots_per_day
+    return float(gap[whole].mean()) if whole.any() else float("nan")

@@ -8,10 +8,9 @@ that a rule could name.
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,20 @@ import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
 from lakehouse.metering.clocks import MANY_HOURS, SAMPLED_REGISTERS
+from lakehouse.metering.ordered import (
+    EPOCH,
+    differs,
+    filled_batches,
+    groups,
+    joined,
+    key_of,
+    keys_of,
+    matches,
+    register_changes,
+    stamps,
+    table_of,
+)
+from lakehouse.metering.past import Past
 from lakehouse.metering.registers import is_difference_sql
 from lakehouse.metering.rules import VeeRules, is_estimate_by_sender
 
@@ -31,13 +44,10 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 500_000
 MINUTE_US = 60_000_000
 DAY_US = 1440 * MINUTE_US
-EPOCH = date(1970, 1, 1)
 # A change of order after more than this share of the rows is no file order: the rows are sorted then.
 MOST_BREAKS_SHARE = 0.001
 # A writer may put batches of a file in another order; where shorter stretches are mixed, the rows are sorted.
 LEAST_STRETCH_ROWS = 100_000
-# Numbers in a matrix of levels by register and day.
-MATRIX_CELLS = 2_000_000
 # Rounds until the days that count as the past of others no longer change.
 MOST_ROUNDS = 6
 
@@ -131,7 +141,7 @@ def look(
     columns = """meter_id, register, feed, file, line, delivery_date, interval_start, interval_minutes, energy_kwh, quality,
         fault IS NOT NULL OR energy_kwh IS NULL OR interval_start IS NULL OR interval_minutes IS NULL AS is_faulty"""
     query = f"SELECT {columns} FROM {delivered} d WHERE meter_id IS NOT NULL AND register IS NOT NULL AND NOT {is_difference_sql('d')}"
-    past = _Past(run, has_registry)
+    past = Past(run, has_registry)
     run.is_ordered = _begins_in_order(run, query)
     usual_spans: dict[tuple[str, str, int], tuple[int, int]] = {}
     shifted_files: dict[tuple[str, str, int], int] | None = None
@@ -151,7 +161,7 @@ def look(
         if not shifted_files and not found.misjudged_spans():
             break
         usual_spans = found.usual_spans()
-    run.take("shifted_files", _rows([(*name, hours) for name, hours in (shifted_files or {}).items()], SHIFTED))
+    run.take("shifted_files", table_of([(*name, hours) for name, hours in (shifted_files or {}).items()], SHIFTED))
     for step, table in found.tables().items():
         run.take(step, table, _ONCE.get(step, "*"))
     run.sender_estimates = found.sender_estimates
@@ -174,149 +184,13 @@ def _begins_in_order(run: Run, query: str) -> bool:
     )
 
 
-class _Past:
-    """What is known of registers before the run: ratings, and usual levels before each of its days."""
-
-    def __init__(self, run: Run, has_registry: bool) -> None:
-        self.days = [(d - EPOCH).days for d in run.days]
-        self.history_days = run.rules.history_days
-        known = "is_registered" if has_registry else "true AS is_registered"
-        meters = run.connection.sql(f"SELECT meter_id, rated_kw, {known} FROM {run.meters} ORDER BY meter_id").to_arrow_table()
-        self.meters = _Sorted(meters["meter_id"].combine_chunks())
-        self.rated_kw = _floats(meters["rated_kw"])
-        self.is_registered = meters["is_registered"].to_numpy()
-        self.is_single = len(run.days) == 1
-        if self.is_single:
-            levels = run.connection.sql(
-                f"SELECT meter_id || chr(31) || register AS key, * FROM {run.past_levels} ORDER BY 1"
-            ).to_arrow_table()
-            self.registers = _Sorted(levels["key"].combine_chunks())
-            self.usual = {c: _floats(levels[c]) for c in _USUAL}
-        else:
-            levels = run.connection.sql(
-                f"SELECT meter_id || chr(31) || register AS key, * FROM {run.past_day_levels} ORDER BY 1, date"
-            ).to_arrow_table()
-            self.registers = _Sorted(levels["key"].combine_chunks())
-            self.dates = levels["date"].cast(pa.int32()).to_numpy()
-            self.daily = {c: _floats(levels[c]) for c in _LEVELS}
-
-    def of_meters(self, meters: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Rating in kW (NaN where it is not known) and whether the meter is registered, of each name."""
-        at = self.meters.places(meters)
-        if not len(self.rated_kw):
-            return np.full(len(at), np.nan), np.zeros(len(at), bool)
-        return np.where(at >= 0, self.rated_kw[at], np.nan), (at >= 0) & self.is_registered[at].astype(bool)
-
-    def before(self, keys: pa.Array, register: np.ndarray, day: np.ndarray, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What is usual before each day of registers.
-
-        Args:
-            keys: the registers' keys.
-            register: position in `keys` of each day that is asked for.
-            day: the days, counted from 1970.
-            own: the levels of those days, NaN where a day may not count as the past of later ones.
-        """
-        if self.is_single:
-            at = self.registers.places(keys)
-            if not len(self.registers):
-                return {c: np.full(len(day), np.nan) for c in _USUAL}
-            return {c: np.where(at >= 0, v[at], np.nan)[register] for c, v in self.usual.items()}
-        return self._windows(keys, register, day, own)
-
-    def _windows(self, keys: pa.Array, register: np.ndarray, day: np.ndarray, own: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        first, span = self.days[0], self.days[-1] - self.days[0] + 1
-        width = self.history_days
-        lo, hi = self.registers.slice_of(keys)
-        rows = pc.fill_null(pc.index_in(self.registers.keys.slice(lo, hi - lo), value_set=keys), -1).to_numpy(zero_copy_only=False)
-        column = self.dates[lo:hi] - (first - width)
-        fits = (rows >= 0) & (column >= 0) & (column < width + span)
-        asked = np.flatnonzero((day >= first) & (day < first + span))
-        past = np.flatnonzero(fits)
-        out = {name: np.full(len(day), np.nan) for name in _WINDOWED}
-        # A block of registers at a time: a matrix of all of them over years of days would be large.
-        height = max(MATRIX_CELLS // (width + span), 1)
-        for lowest in range(0, len(keys), height):
-            mine = asked[(register[asked] >= lowest) & (register[asked] < lowest + height)]
-            before = past[(rows[past] >= lowest) & (rows[past] < lowest + height)]
-            if not len(mine):
-                continue
-            for name, (level, reduce) in _WINDOWED.items():
-                matrix = np.full((min(height, len(keys) - lowest), width + span), np.nan)
-                matrix[rows[before] - lowest, column[before]] = self.daily[level][lo:hi][before]
-                matrix[register[mine] - lowest, day[mine] - first + width] = own[level][mine]
-                windows = np.lib.stride_tricks.sliding_window_view(matrix, width, axis=1)
-                out[name][mine] = _quiet(reduce, windows[register[mine] - lowest, day[mine] - first])
-        return out
-
-
-_LEVELS = ("mean_kw", "peak_kw", "zero_share", "repeat_share", "longest_zero_hours", "lone_peak_kw", "hours_with_zeros")
-_WINDOWED: dict[str, tuple[str, Any]] = {
-    "past_days": ("mean_kw", lambda w: np.isfinite(w).sum(axis=1).astype(float)),
-    "usual_mean_kw": ("mean_kw", lambda w: np.nanmedian(w, axis=1)),
-    "usual_peak_kw": ("peak_kw", lambda w: _nth_largest(w, 2)),
-    "usual_lone_kw": ("lone_peak_kw", lambda w: _nth_largest(w, 3)),
-    "usual_zero_share": ("zero_share", lambda w: np.nanmean(w, axis=1)),
-    "usual_zero_hours": ("longest_zero_hours", lambda w: np.nanmax(w, axis=1)),
-    "usual_repeat_share": ("repeat_share", lambda w: np.nanmean(w, axis=1)),
-    "usual_hours_with_zeros": ("hours_with_zeros", lambda w: np.bitwise_or.reduce(np.nan_to_num(w).astype(np.int64), axis=1)),
-}
-_USUAL = tuple(_WINDOWED)
-
-
-def _nth_largest(windows: np.ndarray, n: int) -> np.ndarray:
-    """The n-th largest value of each window, or its smallest where it has fewer; NaN where it has none."""
-    ordered = np.sort(np.where(np.isnan(windows), np.inf, -windows), axis=1)[:, :n]  # the largest first, what is missing last
-    present = np.isfinite(ordered).sum(axis=1)
-    taken = np.take_along_axis(ordered, np.maximum(present - 1, 0)[:, None], axis=1)[:, 0]
-    return np.where(present > 0, -taken, np.nan)
-
-
-def _quiet(reduce: Any, windows: np.ndarray) -> np.ndarray:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a window without any value gives NaN, which is meant
-        return np.asarray(reduce(windows))
-
-
-class _Sorted:
-    """Sorted texts, and where others stand among them."""
-
-    def __init__(self, keys: pa.Array) -> None:
-        self.keys = keys
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def slice_of(self, wanted: pa.Array) -> tuple[int, int]:
-        """From where to where the wanted ones can stand."""
-        if not len(self.keys) or not len(wanted):
-            return 0, 0
-        span = pc.min_max(wanted).as_py()
-        return (
-            bisect.bisect_left(range(len(self.keys)), span["min"], key=lambda n: self.keys[n].as_py()),
-            bisect.bisect_right(range(len(self.keys)), span["max"], key=lambda n: self.keys[n].as_py()),
-        )
-
-    def places(self, wanted: pa.Array) -> np.ndarray:
-        """The place of each wanted one, -1 where it is not there."""
-        lo, hi = self.slice_of(wanted)
-        found = pc.index_in(wanted, value_set=self.keys.slice(lo, hi - lo))
-        at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return np.where(at >= 0, at + lo, -1)
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    return column.cast(pa.float64()).to_numpy()
-
-
 class _Screen:
     """One pass over the rows, chunk by chunk; a register is never cut in two."""
 
     def __init__(
         self,
         run: Run,
-        past: _Past,
+        past: Past,
         first_day: date | None,
         trust_nothing: bool,
         usual_spans: dict[tuple[str, str, int], tuple[int, int]],
@@ -348,9 +222,9 @@ class _Screen:
             OutOfOrder: a register's rows may be in several places.
         """
         rest: pa.Table | None = None
-        for batch in _chunks(relation.to_arrow_reader(CHUNK_ROWS)):
+        for batch in filled_batches(relation.to_arrow_reader(CHUNK_ROWS)):
             table = batch if rest is None else pa.concat_tables([rest, batch])
-            changes = _changes(table)
+            changes = register_changes(table)
             if not len(changes):
                 rest = table
                 continue
@@ -365,7 +239,7 @@ class _Screen:
         faulty = table.filter(table["is_faulty"]) if pc.any(table["is_faulty"]).as_py() else None
         if faulty is not None:
             table = table.filter(pc.invert(table["is_faulty"]))
-        faulty_keys = _key(faulty) if faulty is not None else pa.array([], pa.string())
+        faulty_keys = keys_of(faulty) if faulty is not None else pa.array([], pa.string())
         if not table.num_rows:
             return
         table = table.combine_chunks()
@@ -377,13 +251,13 @@ class _Screen:
         by_sender = self._by_sender(table["quality"])
         n = len(start)
         new_register = np.ones(n, bool)
-        new_register[1:] = _differs(meters) | _differs(registers)
+        new_register[1:] = differs(meters) | differs(registers)
         day = start // DAY_US
         new_day = new_register.copy()
         new_day[1:] |= day[1:] != day[:-1]
         new_file = np.zeros(n, bool)
         for name in ("file", "delivery_date", "feed"):
-            new_file[1:] |= _differs(table[name].chunk(0))
+            new_file[1:] |= differs(table[name].chunk(0))
         parts = np.flatnonzero(new_day | new_file)  # a part is a day of a register from one file
         firsts = np.flatnonzero(new_day[parts])  # the first part of each day of a register
         at = parts[firsts]
@@ -458,11 +332,11 @@ class _Screen:
         register = np.cumsum(new_register)[at] - 1
         if np.any((register[1:] == register[:-1]) & (of_day[1:] <= of_day[:-1])):
             raise OutOfOrder
-        keys = _key_of(meters.take(pa.array(register_at)), registers.take(pa.array(register_at)))
+        keys = key_of(meters.take(pa.array(register_at)), registers.take(pa.array(register_at)))
         names = registers.take(pa.array(register_at))
         rated, known = self.past.of_meters(meters.take(pa.array(register_at)))
-        is_net = _matches(names, r"^net|_net$")[register]
-        is_export = _matches(names, r"^export")[register]
+        is_net = matches(names, r"^net|_net$")[register]
+        is_export = matches(names, r"^export")[register]
         rated_day = rated[register]
         levels = {
             "mean_kw": np.where(is_complete & ~sender_days, day_sum / 24.0, np.nan),
@@ -568,7 +442,7 @@ class _Screen:
         register = np.cumsum(new_register)[parts] - 1
         opens, last = start[parts], parts + part_n - 1
         closes = start[last] + minutes[last].astype(np.int64) * MINUTE_US
-        order, edges = _groups(register, files)
+        order, edges = groups(register, files)
         opens = np.minimum.reduceat(opens[order], edges)
         closes = np.maximum.reduceat(closes[order], edges)
         of_register, of_file = register[order][edges], files[order][edges]
@@ -604,7 +478,7 @@ class _Screen:
             for file, keys in self.sampled.items()
             if len(keys) >= self.rules.shifted_least_registers or closes[file] - opens[file] >= MANY_HOURS * 60 * MINUTE_US
         }
-        return _rows([(*names[file], *key.split("\x1f", 1)) for file, keys in telling.items() for key in keys], SAMPLES)
+        return table_of([(*names[file], *key.split("\x1f", 1)) for file, keys in telling.items() for key in keys], SAMPLES)
 
     def _majority(self, file: int) -> tuple[int, int] | None:
         """The span that most registers of a file have, None where there is no majority for one."""
@@ -763,7 +637,7 @@ class _Screen:
             return
         last = parts + part_n - 1
         closes = start[last] + minutes[last].astype(np.int64) * MINUTE_US
-        order, edges = _groups(register_of_part[mine], files[mine])
+        order, edges = groups(register_of_part[mine], files[mine])
         chosen = mine[order]
 
         def grouped(ufunc: np.ufunc, of_parts: np.ndarray) -> np.ndarray:
@@ -790,8 +664,8 @@ class _Screen:
                     "meter_id": table["meter_id"].chunk(0).take(rows),
                     "register": table["register"].chunk(0).take(rows),
                     "n": pa.array(count.astype(np.int64)),
-                    "opens": _stamps(grouped(np.minimum, start[parts])),
-                    "closes": _stamps(grouped(np.maximum, closes)),
+                    "opens": stamps(grouped(np.minimum, start[parts])),
+                    "closes": stamps(grouped(np.maximum, closes)),
                     "mean_kw": pa.array(total * 60.0 / length),
                     "trimmed_kw": pa.array(trimmed, from_pandas=True),
                     "is_whole": pa.array(is_whole),
@@ -825,7 +699,7 @@ class _Screen:
         if borders:
             seen = pa.concat_tables([t.select(["meter_id", "register", "date"]) for t in (*self.looks, *self.exceptional)])
             seen = seen.append_column("sound", pa.array(np.arange(seen.num_rows) < sum(t.num_rows for t in self.looks)))
-            mine = seen.filter(pc.is_in(_key(seen), value_set=pa.array(sorted(borders))))
+            mine = seen.filter(pc.is_in(keys_of(seen), value_set=pa.array(sorted(borders))))
             days = Counter((r["meter_id"], r["register"], r["date"]) for r in mine.to_pylist())
             if any(r["sound"] and days[(r["meter_id"], r["register"], r["date"])] > 1 for r in mine.to_pylist()):
                 raise OutOfOrder
@@ -836,70 +710,9 @@ class _Screen:
         spans = [(*words[f], o, c, n) for (f, o, c), n in self.spans.items()]
         standing = [(*words[f], d, n) for (f, d), n in self.standing.items()]
         return {
-            "looks": _table(self.looks, LOOKS),
-            "exceptional": _table(self.exceptional, KEYS),
-            "blocks": _table(self.blocks, BLOCKS),
-            "spans": _rows(spans, SPANS),
-            "standing": _rows(standing, STANDING),
+            "looks": joined(self.looks, LOOKS),
+            "exceptional": joined(self.exceptional, KEYS),
+            "blocks": joined(self.blocks, BLOCKS),
+            "spans": table_of(spans, SPANS),
+            "standing": table_of(standing, STANDING),
         }
-
-
-def _chunks(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    for batch in reader:
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
-
-
-def _changes(table: pa.Table) -> np.ndarray:
-    """Rows after which another register begins."""
-    if table.num_rows < 2:
-        return np.array([], np.int64)
-    meters, registers = table["meter_id"].combine_chunks(), table["register"].combine_chunks()
-    return np.flatnonzero(_differs(meters) | _differs(registers))
-
-
-def _differs(values: pa.Array) -> np.ndarray:
-    if len(values) < 2:
-        return np.array([], bool)
-    return pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(zero_copy_only=False)
-
-
-def _key(table: pa.Table) -> pa.Array:
-    return _key_of(table["meter_id"].combine_chunks(), table["register"].combine_chunks())
-
-
-def _key_of(meters: pa.Array, registers: pa.Array) -> pa.Array:
-    return pc.binary_join_element_wise(meters, registers, "\x1f")
-
-
-def _matches(names: pa.Array, pattern: str) -> np.ndarray:
-    return pc.match_substring_regex(names, pattern).to_numpy(zero_copy_only=False)
-
-
-def _groups(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order that brings equal pairs together, and where each group begins in it."""
-    order = np.lexsort((other, one))
-    changes = np.ones(len(order), bool)
-    changes[1:] = (np.diff(one[order]) != 0) | (np.diff(other[order]) != 0)
-    return order, np.flatnonzero(changes)
-
-
-def _stamps(microseconds: np.ndarray) -> pa.Array:
-    return pa.array(microseconds.astype(np.int64)).cast(pa.timestamp("us", "UTC"))
-
-
-def _table(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables(parts).cast(schema) if parts else schema.empty_table()
-
-
-def _rows(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
-    arrays = []
-    for values, field in zip(columns, schema, strict=True):
-        if pa.types.is_date32(field.type):
-            arrays.append(pa.array(list(values), pa.int32()).cast(field.type))
-        elif pa.types.is_timestamp(field.type):
-            arrays.append(pa.array(list(values), pa.int64()).cast(field.type))
-        else:
-            arrays.append(pa.array(list(values), field.type))
-    return pa.table(arrays, schema=schema)

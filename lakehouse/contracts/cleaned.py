@@ -10,15 +10,21 @@ REGISTER_DIFFERENCE_MINUTES = 720
 UNIT_KINDS = ("thermal", "wind", "solar", "hydro", "storage", "grid", "shiftable", "interruptible", "contract", "line", "zone")
 
 
-class MeterReadings(Table):
-    """Trusted interval energy: one row per meter, register and interval."""
+class RegisterTable(Table):
+    """Base of the tables with one row per meter, register and span of time."""
 
-    name = "cleaned/meter_readings"
     key = ("meter_id", "register", "interval_start")
     partitioned_by = ("date",)
 
     meter_id: Text = column("The meter, as the utility names it.")
     register: Text = column("Channel of the meter: import, export, or the utility's own name.")
+
+
+class MeterReadings(RegisterTable):
+    """Trusted interval energy: one row per meter, register and interval."""
+
+    name = "cleaned/meter_readings"
+
     interval_start: Instant = column("Start of the interval.", unit="UTC")
     interval_minutes: Int32 = column("Length of the interval.", unit="min", isin=INTERVAL_MINUTES)
     energy_kwh: Float64 = column("Energy that passed in the interval; negative only on a net register.", unit="kWh")
@@ -34,15 +40,11 @@ class MeterReadings(Table):
     date: Date = column("UTC day of the interval.")
 
 
-class RegisterDifferences(Table):
+class RegisterDifferences(RegisterTable):
     """What registers counted between two reads, beside the sum of the intervals between them: one row per register and span."""
 
     name = "cleaned/register_differences"
-    key = ("meter_id", "register", "interval_start")
-    partitioned_by = ("date",)
 
-    meter_id: Text = column("The meter, as the utility names it.")
-    register: Text = column("Channel of the meter: import, export, or the utility's own name.")
     interval_start: Instant = column("The earlier read.", unit="UTC")
     interval_end: Instant = column("The later read.", unit="UTC")
     register_kwh: Float64 = column("Difference of the two reads.", unit="kWh")

@@ -84,7 +84,8 @@ def train(network: Any, x: np.ndarray, y: np.ndarray, quantiles: tuple[float, ..
     order = np.concatenate([random.permutation(len(x)) for _ in range(rounds)])[: steps * batch].reshape(steps, batch)
     rates = how["rate"] * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / steps)) + LEAST_RATE
     flat = np.concatenate([w.ravel() for layer in LAYERS for w in network.get_layer(layer).get_weights()])
-    shape = Shape(*x.shape[1:], len(quantiles), network.get_layer("slot").kernel.shape[-1], network.get_layer("day").kernel.shape[-1])
+    wide, context = (int(network.get_layer(name).kernel.shape[-1]) for name in ("slot", "day"))
+    shape = Shape(x.shape[1], x.shape[2], len(quantiles), wide, context)
     run = _graph(shape, quantiles)
     trained = run(flat, x, y, order.astype("int32"), rates.astype("float32"), np.int32(seed)).numpy()
     for layer in LAYERS:

@@ -93,7 +93,8 @@ class KerasNetwork(Model):
             y = np.clip(np.where(np.isfinite(residual), residual / self.unit, 0.0), -12, 12).astype("float32")
             inputs = grid.spread(self._standardised(x))[whole].astype("float32")
         else:
-            self.network = committee.build(keras, committee.Shape.of(*inputs.shape[1:], len(task.quantiles), small=days < 250))
+            shape = committee.Shape.of(inputs.shape[1], inputs.shape[2], len(task.quantiles), small=days < 250)
+            self.network = committee.build(keras, shape)
         batch = 16 if days < 400 else 32
         # enough steps to learn, few enough to stay quick: a sixth of them when starting from earlier weights
         budget = 480 if days < 400 else 1500

@@ -8,6 +8,7 @@ import pytest
 
 from lakehouse.flow.clean import clean_readings_days
 from lakehouse.flow.vee import found_by_rule
+from lakehouse.flow.workspace import Workspace
 from tests.flow.builders import clean_up_to_date, land, reading_lines, village
 from tests.flow.builders import day as of_march
 from tests.metering.builders import MONDAY, USUAL, day, past, row, run
@@ -135,4 +136,28 @@ def test_the_order_of_the_work_does_not_matter(tmp_path):
     clean_readings_days(late, of_march(6), of_march(6))  # twice is once
     for table in ("cleaned/meter_readings", "quality/edits", "cleaned/register_differences"):
         first, second = (sorted(map(repr, w.table(table).read().to_pylist())) for w in (at_once, late))
+        assert first == second, table
+
+
+def test_a_process_that_dies_while_estimates_share_leaves_that_work_to_the_next_cleaning(tmp_path, monkeypatch):
+    undisturbed, killed = (delivered_village(tmp_path / name, holes={(4, 7), (4, 8), (6, 12)}) for name in ("undisturbed", "killed"))
+    for workspace in (undisturbed, killed):
+        clean_up_to_date(workspace)
+        land_difference(workspace, of_march(4), 4, 4 * DAY_KWH + 1.5, of_march(9))
+    replace = Workspace.replace
+
+    def dying(self, name, rows, **more):
+        if name == "cleaned/meter_readings" and more["inputs"] == ["cleaned/register_differences"]:
+            raise KeyboardInterrupt  # the edits and the report are written, the readings are not
+        return replace(self, name, rows, **more)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Workspace, "replace", dying)
+        clean_up_to_date(killed)
+    assert verdicts(killed) == [None]
+    clean_up_to_date(undisturbed)
+    clean_readings_days(killed, of_march(8), of_march(8))
+    assert verdicts(killed) == ["shared"]
+    for table in ("cleaned/meter_readings", "quality/edits", "quality/vee_report", "cleaned/register_differences"):
+        first, second = (sorted(map(repr, w.table(table).read().to_pylist())) for w in (undisturbed, killed))
         assert first == second, table

@@ -1,17 +1,18 @@
 """A backfill as pods: every day of raw and of cleaned a pod of its own, eight at a time, against one lake on an object store.
 
-Run: python -m benchmarks.kubernetes_backfill [--days 30] [--meters 20] [--at-once 8] [--overlap 5] [--lose 4]
+Run: python -m benchmarks.kubernetes_backfill [--days 30] [--meters 20] [--at-once 8] [--overlap 5] [--lose 4] [--only cleaned]
 
 Dagster's own daemon and run launcher, with the shipped settings, speak to the stand-in for the Kubernetes API of `tests/kubernetes`, which
 runs each Job as a process of this machine; the lake lies on `moto`'s S3; runs and events in Postgres where it is installed, else in
 files. Raw is made by two backfills at once that share `--overlap` days, `--lose` pods are killed on the way, then cleaned by one
-backfill. In the end the tables are compared, row by row, with those of one undisturbed process over the same landing zone and a local
-lake. Exit code 1 if they differ. Needs the extras `kubernetes` and `standins`.
+backfill; with `--only cleaned` this process reads raw. In the end the tables are compared, row by row, with those of one undisturbed
+process over the same landing zone and a local lake. Exit code 1 if they differ. Needs the extras `kubernetes` and `standins`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -21,8 +22,9 @@ from contextlib import nullcontext
 from datetime import date, timedelta
 from pathlib import Path
 
+from lakehouse.flow.staleness import next_steps
 from lakehouse.flow.workspace import Workspace
-from tests.flow.builders import FEEDS, clean_up_to_date, land, reading_lines, series_lines, site_text
+from tests.flow.builders import FEEDS, clean_up_to_date, land, reading_lines, series_lines, site_text, take
 from tests.kubernetes.cluster import Misfortune, wait_until
 from tests.kubernetes.database import postgres, postgres_programs
 from tests.kubernetes.deployment import Deployment, contents, deployed
@@ -56,6 +58,18 @@ def told(what: str, begun: float, pods: Deployment) -> None:
 
 def backfill(pods: Deployment, chosen: argparse.Namespace) -> None:
     """Raw by two backfills at once, then the registry of meters, then cleaned."""
+    if chosen.only != "cleaned":
+        raw(pods, chosen)
+    begun = time.perf_counter()
+    registry = pods.launch(None, "cleaned/meters")
+    wait_until(lambda: pods.all_done([registry]), 600, "the registry")
+    one = pods.backfill([FIRST + timedelta(days=n) for n in range(chosen.days)], *CLEANED)
+    wait_until(lambda: pods.backfilled(one), 3600, "cleaned")
+    told(f"cleaned: a backfill of {chosen.days} days", begun, pods)
+
+
+def raw(pods: Deployment, chosen: argparse.Namespace) -> None:
+    """Two backfills at once that share days; some pods are lost."""
     delivered = [FIRST + timedelta(days=n) for n in range(1, chosen.days + 1)]
     half = (chosen.days + chosen.overlap) // 2
     kinds = ("killed", "out of memory", "evicted")
@@ -64,12 +78,15 @@ def backfill(pods: Deployment, chosen: argparse.Namespace) -> None:
     two = [pods.backfill(days, *RAW) for days in (delivered[:half], delivered[-half:])]
     wait_until(lambda: pods.backfilled(*two), 3600, "raw")
     told(f"raw: two backfills at once of {half} days, {2 * half - chosen.days} shared", begun, pods)
-    begun = time.perf_counter()
-    registry = pods.launch(None, "cleaned/meters")
-    wait_until(lambda: pods.all_done([registry]), 600, "the registry")
-    one = pods.backfill([FIRST + timedelta(days=n) for n in range(chosen.days)], *CLEANED)
-    wait_until(lambda: pods.backfilled(one), 3600, "cleaned")
-    told(f"cleaned: a backfill of {chosen.days} days", begun, pods)
+
+
+def work(pods: Deployment, chosen: argparse.Namespace) -> None:
+    """All backfills; what failed in runs is told, whether they succeeded in the end or not."""
+    try:
+        backfill(pods, chosen)
+    finally:
+        for failure in pods.failures():
+            print(f"  failed: {failure[:400]}", flush=True)
     wait_until(pods.cluster.is_idle, 60, "the pods to end")
     print(f"lost on the way: {', '.join(pods.cluster.befallen) or 'none'}; most pods at once: {pods.cluster.most_at_once}")
 
@@ -81,6 +98,7 @@ def main() -> None:
     options.add_argument("--at-once", type=int, default=8, help="runs at the same time")
     options.add_argument("--overlap", type=int, default=5, help="days that both backfills of raw have")
     options.add_argument("--lose", type=int, default=4, help="run pods that are lost")
+    options.add_argument("--only", choices=("cleaned",), help="this half as pods")
     options.add_argument("--no-postgres", action="store_true", help="Dagster's storage in files")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -95,8 +113,14 @@ def main() -> None:
         database = nullcontext("") if chosen.no_postgres or postgres_programs() is None else postgres()
         with object_store() as store, database as url:
             print(f"Dagster's storage: {'Postgres' if url else 'SQLite'}")
-            with deployed(folder / "pods" / "site", folder / "pods", store.environment, postgres_url=url, at_once=chosen.at_once) as pods:
-                backfill(pods, chosen)
+            settings = {"postgres_url": url, "at_once": chosen.at_once, "start_timeout_s": 180}
+            if chosen.only == "cleaned":
+                os.environ.update(store.environment)
+                workspace = Workspace.open(folder / "pods" / "site")
+                for step in next_steps(workspace, until="raw"):
+                    take(workspace, step)
+            with deployed(folder / "pods" / "site", folder / "pods", store.environment, **settings) as pods:
+                work(pods, chosen)
             there, here = contents(folder / "pods" / "site", COMPARED, store.environment), contents(alone.site.home, COMPARED, {})
     differ = [table for table in COMPARED if there[table] != here[table]]
     for table in COMPARED:

@@ -1,6 +1,6 @@
 """What the lake itself can take: commits a second, growth and loading of a table's log, files and planning; and what a run and a step cost.
 
-Run: python -m benchmarks.lake_limits [--parts commits,log,files,landing,runs] [--folder FOLDER]
+Run: python -m benchmarks.lake_limits [--parts commits,log,files,landing,store,runs] [--folder FOLDER]
 
 commits  1, 4 and 8 processes replace partitions of their own, of a hundred rows each, in one table on a local disk; then all the same
          partition, where every commit conflicts with every other.
@@ -10,6 +10,8 @@ log      tables with 10, 1,000 and 10,000 commits, each commit replacing one of 
 files    a table of 10, 1,000 and 10,000 files: time to open it in DuckDB, to read all rows, and to open it for one day and read that.
 landing  1,000, 10,000 and 100,000 files in landing, a hundred a day, all read: the sensor's look when nothing came, what it costs to tell
          what is stale when one file came, and the reading of that file. The ledger of what was read is written as reading writes it.
+store    requests to an object store (`moto`) that one delivery's reading, one day's cleaning, a look at what is stale and the catalog's
+         publication take, each by a process that knows nothing yet, after 1, 12 and 60 deliveries.
 runs     seconds of a run of Dagster beside the same work without it; the share of each further step and day; and a fresh process.
 
 Figures of a local disk, told with the load at the start: on a busy machine they are larger.
@@ -38,6 +40,7 @@ COMMITS = (10, 1_000, 10_000)
 FILES = (10, 1_000, 10_000)
 LANDED = (1_000, 10_000, 100_000)
 FILES_A_DAY = 100
+DELIVERIES = (1, 12, 60)
 PARTITIONS = 365
 WRITERS = (1, 4, 8)
 SECONDS_OF_WRITING = 8.0
@@ -296,6 +299,45 @@ def landing(folder: Path) -> None:
         shutil.rmtree(home.parent)
 
 
+# -- an object store
+
+
+def store(folder: Path) -> None:
+    from benchmarks.kubernetes_backfill import landed
+    from lakehouse.flow.clean import clean_meters, clean_readings_days
+    from lakehouse.flow.raw import read_deliveries
+    from lakehouse.flow.staleness import next_steps
+    from lakehouse.flow.workspace import Workspace
+    from tests.storage.object_store import object_store
+
+    home, log = folder / "store" / "site", folder / "requests"
+    site = landed(home, max(DELIVERIES), 5).site
+    with (home / "gridlake.yaml").open("a", encoding="utf-8") as file:
+        file.write("paths: {lake: 's3://lake/village'}\n")
+    print("requests to an object store, by a process that knows nothing yet (a site of five meters)")
+    with object_store(log) as running:
+        os.environ.update(running.environment)
+
+        def requests(work) -> int:
+            before = log.read_text(encoding="utf-8").count("HTTP/1.1")
+            work(Workspace.open(home))
+            return log.read_text(encoding="utf-8").count("HTTP/1.1") - before
+
+        for n in range(max(DELIVERIES)):
+            day = site.first_day + timedelta(days=n)
+            reading = requests(lambda w, on=day + timedelta(days=1): read_deliveries(w, "readings", [on]))
+            if n == 0:
+                clean_meters(Workspace.open(home))
+            cleaning = requests(lambda w, of=day: clean_readings_days(w, of, of))
+            if n + 1 in DELIVERIES:
+                look, publishing = requests(lambda w: next_steps(w, until="cleaned")), requests(lambda w: w.publish())
+                print(
+                    f"  after {n + 1:>3} deliveries: read a delivery {reading:>5}, clean a day {cleaning:>5}, "
+                    f"tell what is stale {look:>5}, publish the catalog {publishing:>5}",
+                    flush=True,
+                )
+
+
 # -- runs
 
 
@@ -347,7 +389,7 @@ def _seconds(work) -> float:
     return time.perf_counter() - begun
 
 
-PARTS = {"commits": commits, "log": log_sizes, "files": files, "landing": landing, "runs": runs}
+PARTS = {"commits": commits, "log": log_sizes, "files": files, "landing": landing, "store": store, "runs": runs}
 
 
 def main() -> None:

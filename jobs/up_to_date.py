@@ -17,13 +17,13 @@ from jobs.work import failed_lately, held_back
 from lakehouse.flow.staleness import Step, is_being_written, next_steps
 from lakehouse.flow.workspace import Workspace
 from resources import WorkspaceResource
-from resources.runs import process_tags
+from resources.runs import TOLD_TAG, process_tags
 
 JOB = "bring_up_to_date"
 FOR_TAG = "gridlake/for_run"
 """On a step's run: the run of this job that it belongs to."""
-TOLD_TAG = "gridlake/told_by"
-"""On a failed run of this job: the failed steps' own runs tell what went wrong, so nobody has to be told twice."""
+ASKED_BY_TAG = "dagster/sensor_name"
+"""A step's run was asked for by whoever asked for this one: the UI says so, instead of "manually launched"."""
 
 
 @dg.op(name="make_what_is_stale", description="Looks what is stale and makes it, stage after stage, until nothing is.")
@@ -74,7 +74,9 @@ def make_what_is_stale(
             log.error(f"Failed after {seconds:.1f} s: {step}")
 
     all_assets = repository.get_implicit_global_asset_job_def()
-    done = bring_up(workspace, all_assets, instance, stale, tell, tags={FOR_TAG: run_id}, stops_at_failure=False)
+    asked = instance.get_run_by_id(run_id)
+    tags = {FOR_TAG: run_id} | {tag: by for tag, by in (asked.tags if asked else {}).items() if tag == ASKED_BY_TAG}
+    done = bring_up(workspace, all_assets, instance, stale, tell, tags=tags, stops_at_failure=False)
     for reason in waiting.values():
         log.warning(reason)
     return done, list(waiting.values())

@@ -1,7 +1,7 @@
 """What a run is for, as its tags tell it, whoever asked for it; and which work has to wait.
 
-Beside Dagster's own tags a run has `gridlake/work` (what it makes), `gridlake/reason`, and `gridlake/attempt`, which is the same
-for the same work on the same inputs within half an hour; a run that failed by what it did has `gridlake/failed`.
+Beside Dagster's own tags a run has `gridlake/work` (what it makes) and `gridlake/reason`, which the UI shows; and such as only programs
+read and the UI hides (`resources.runs`), among them one that is the same for the same work on the same inputs within half an hour.
 """
 
 from __future__ import annotations

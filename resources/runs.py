@@ -13,13 +13,19 @@ from pathlib import Path
 
 import dagster as dg
 
-PROCESS_TAG = "gridlake/process"
-ATTEMPT_TAG = "gridlake/attempt"
+_HIDDEN = ".dagster/gridlake_"
+"""How names of tags begin that the UI does not show: nobody but these programs reads them."""
+PROCESS_TAG = f"{_HIDDEN}process"
+ATTEMPT_TAG = f"{_HIDDEN}attempt"
 """The same for the same work on the same inputs within half an hour; see `jobs.work`."""
-FAILED_TAG = "gridlake/failed"
+FAILED_TAG = f"{_HIDDEN}failed"
 """On a run that failed by what it did, and not because its process was stopped, killed or lost: to try again is no use."""
-PUBLISHES_TAG = "gridlake/publishes"
+PUBLISHES_TAG = f"{_HIDDEN}publishes"
 """On a run whose caller publishes the catalog when all is done, so that not every step has to."""
+STEP_TAG = f"{_HIDDEN}step"
+"""Set by the sensor only, which waits for runs that have it; `jobs.work.WORK_TAG` is set by whoever asks."""
+TOLD_TAG = f"{_HIDDEN}told_by"
+"""On a failed run of `bring_up_to_date`: the failed steps' own runs tell what went wrong, so nobody has to be told twice."""
 AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 

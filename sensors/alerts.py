@@ -7,13 +7,13 @@ import dagster as dg
 
 from assets.freshness import evaluations
 from assets.skin import key_of
-from jobs.up_to_date import TOLD_TAG
 from jobs.work import WORK_TAG
 from lakehouse.alerting.alert import Alert
 from lakehouse.contracts.quality import Alerts
 from lakehouse.flow.watch import look
 from lakehouse.flow.workspace import Workspace
 from resources import WorkspaceResource
+from resources.runs import TOLD_TAG
 
 EVERY_SECONDS = 60
 RUNS_LOOKED_AT = 200

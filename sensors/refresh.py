@@ -11,7 +11,7 @@ import warnings
 import dagster as dg
 
 from assets.skin import key_of
-from jobs.up_to_date import JOB, TOLD_TAG, up_to_date
+from jobs.up_to_date import JOB, up_to_date
 from jobs.work import PRIORITY_TAG, REASON_TAG, TODAY, WORK_TAG, attempt_of, failed_lately, held_back, lost_lately, tags_of
 from lakehouse.errors import GridlakeError
 from lakehouse.flow.staleness import Step, is_being_written, next_steps, pulse, settles_in
@@ -20,12 +20,10 @@ from lakehouse.site import Site
 from lakehouse.storage.lake import days_between
 from resources import WorkspaceResource
 from resources.executor import runs_on_one_machine
-from resources.runs import ATTEMPT_TAG, end_lost_runs
+from resources.runs import ATTEMPT_TAG, STEP_TAG, TOLD_TAG, end_lost_runs
 
 EVERY_SECONDS = 5
 ONE_STEP = "one_step"
-STEP_TAG = "gridlake/step"
-"""Set by the sensor only, which waits for runs that have it; `jobs.work.WORK_TAG` is set by whoever asks."""
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
 

@@ -124,6 +124,8 @@ def read_file(file: LandedFile, format_name: str, options: ReadOptions) -> Itera
     one = format_named(format_name)
     shape = SHAPES[one.shape]
     try:
+        if any("\udc80" <= c <= "\udcff" for c in file.path.name):  # no program that takes names as text could open it
+            raise SourceError("expected a file name in UTF-8; land it again under another name")
         for table in one.read(file, options):
             if table.num_rows:
                 yield shape.conform(table)

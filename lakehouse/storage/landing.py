@@ -34,8 +34,8 @@ class Arrival:
 
     @property
     def name(self) -> str:
-        """The file's name as delivered."""
-        return self.path.name
+        """The file's name as delivered; bytes of it that are no UTF-8 as `\\xe9`."""
+        return _as_text(self.path.name)
 
     def stamp(self) -> tuple[int, datetime]:
         """Size in bytes and time of last change, UTC."""
@@ -106,6 +106,8 @@ class Landing:
     def _guard(self, feed: str, name: str) -> None:
         if not FEED_NAME.match(feed):
             raise GridlakeError(f"Expected a feed's name (lower-case letters, digits, '_'), found '{feed}'.", "See feeds in gridlake.yaml.")
+        if (shown := _as_text(name)) != name:
+            raise GridlakeError(f"Expected a file name in UTF-8, found '{shown}'.", "Rename the file.")
         if name in ("", ".", "..") or name != Path(name).name or "\\" in name or "\x00" in name or name.startswith("."):
             raise GridlakeError(f"Expected a plain file name, found '{name}'.", "Rename the file: no folders in it, no leading dot.")
 
@@ -158,6 +160,11 @@ class Landing:
 def is_finished(name: str) -> bool:
     """Whether a name is that of a file that is complete: not hidden, not a partial download."""
     return not name.startswith((".", "_")) and not name.lower().endswith(UNFINISHED_SUFFIXES)
+
+
+def _as_text(name: str) -> str:
+    # Python keeps a file name's bytes that are no UTF-8 as lone surrogates, which nothing else takes.
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _day(name: str) -> date | None:

@@ -67,6 +67,8 @@ def test_what_arrived_becomes_a_forecast_in_one_go_and_each_step_is_a_run_of_its
     assert sorted(r.tags[WORK_TAG] for r in runs) == sorted(work)
     assert {r.tags[FOR_TAG] for r in runs} == {"the run"} and all(int(r.tags[PRIORITY_TAG]) > 0 for r in runs)
     assert {"2026-03-01", "2026-03-19"} <= days
+    of_load = next(r for r in runs if r.tags[WORK_TAG].startswith("cleaned/load"))
+    assert of_load.asset_selection == {dg.AssetKey(["cleaned", "load"])}  # what the UI shows as a run's target
     assert again.steps == [] and again.failed == []
 
 

@@ -103,6 +103,14 @@ class Deployment:
         assert not set(found.values()) & {"FAILED", "COMPLETED_FAILED", "CANCELED"}, found
         return set(found.values()) == {"COMPLETED_SUCCESS"}
 
+    def failures(self) -> list[str]:
+        """What went wrong in runs, each in its own words, with the run's partitions."""
+        told = []
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])):
+            faults = [e.dagster_event.message for e in self.instance.all_logs(run.run_id) if e.dagster_event and e.dagster_event.is_failure]
+            told.append(f"{run.run_id} {run.tags.get('dagster/asset_partition_range_start', '')}: {' | '.join(map(str, faults))}")
+        return told
+
     def repeat_forgotten(self) -> None:
         """Repeats lost runs that Dagster's daemon forgot: docs/kubernetes.md tells why it now and then does. One repeated is left alone."""
         from dagster._daemon.auto_run_reexecution.auto_run_reexecution import consume_new_runs_for_automatic_reexecution
@@ -137,7 +145,7 @@ def shipped_environment() -> dict[str, str]:
     return dict(line.split("=", 1) for line in one["literals"])
 
 
-def settings(folder: Path, kubeconfig: Path, postgres_url: str = "", at_once: int = 0) -> dict[str, Any]:
+def settings(folder: Path, kubeconfig: Path, postgres_url: str = "", at_once: int = 0, start_timeout_s: int = 25) -> dict[str, Any]:
     """The shipped settings, but for what this machine is: no volumes, a kubeconfig, shorter waits, and storage in files.
 
     Args:
@@ -145,6 +153,7 @@ def settings(folder: Path, kubeconfig: Path, postgres_url: str = "", at_once: in
         kubeconfig: leads to the cluster.
         postgres_url: the database, where there is one.
         at_once: so many runs, if fewer than shipped.
+        start_timeout_s: after which a pod counts as one that never starts; where many start at once on few cores, it must be long.
     """
     told = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
     launcher = told["run_launcher"]["config"]
@@ -156,15 +165,15 @@ def settings(folder: Path, kubeconfig: Path, postgres_url: str = "", at_once: in
     if not postgres_url:
         told["storage"] = {"sqlite": {"base_dir": str(folder / "storage")}}
     told["local_artifact_storage"]["config"]["base_dir"] = str(folder)
-    told["run_monitoring"] |= {"start_timeout_seconds": 25, "poll_interval_seconds": 2}
+    told["run_monitoring"] |= {"start_timeout_seconds": start_timeout_s, "poll_interval_seconds": 2}
     told["concurrency"]["runs"]["max_concurrent_runs"] = at_once or told["concurrency"]["runs"]["max_concurrent_runs"]
     told["run_coordinator"]["config"] = {"dequeue_interval_seconds": 1}
     return dict(told)
 
 
 @contextmanager
-def deployed(home: Path, folder: Path, store: Mapping[str, str], *, postgres_url: str = "", at_once: int = 0) -> Iterator[Deployment]:
-    """Starts the cluster and the daemon over a site; ends both. See `settings` for the arguments."""
+def deployed(home: Path, folder: Path, store: Mapping[str, str], **told: Any) -> Iterator[Deployment]:
+    """Starts the cluster and the daemon over a site; ends both. `told` are arguments of `settings`."""
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
 
@@ -176,11 +185,11 @@ def deployed(home: Path, folder: Path, store: Mapping[str, str], *, postgres_url
         "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "5",
     }
     with running_cluster(folder / "cluster", image) as (cluster, kubeconfig):
-        database = {"GRIDLAKE_POSTGRES_URL": postgres_url} if postgres_url else {}
+        database = {"GRIDLAKE_POSTGRES_URL": told["postgres_url"]} if told.get("postgres_url") else {}
         cluster.secrets |= {"gridlake-lake": dict(store), "gridlake-postgres": database}
         dagster = folder / "dagster"
         dagster.mkdir()
-        (dagster / "dagster.yaml").write_text(yaml.safe_dump(settings(dagster, kubeconfig, postgres_url, at_once)), encoding="utf-8")
+        (dagster / "dagster.yaml").write_text(yaml.safe_dump(settings(dagster, kubeconfig, **told)), encoding="utf-8")
         process = image | dict(store) | database | {"DAGSTER_HOME": str(dagster)}
         os.environ.update(process)  # tests/conftest.py puts back what was there
         workspace = str(ROOT / "workspace.yaml")

@@ -1,11 +1,16 @@
 """What a run leaves in its log, by the shipped settings: lines of JSON that name run, step and partitions."""
 
 import json
+import os
+import time
+import uuid
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+
+from resources.logs import forget_old_logs
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "laptop" / "dagster.yaml"
 
@@ -53,3 +58,37 @@ def test_a_failure_is_told_in_its_own_words(lines):
     failed = next(line for line in found if line.get("event") == "STEP_FAILURE")
     assert failed["level"] == "ERROR" and failed["run_id"] == run_id
     assert failed["error"] == "cleaned/load: power_mw: expected at most 9, found 12."
+
+
+def written(path: Path, text: str, *, days_ago: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    then = time.time() - days_ago * 86_400
+    for one in (path, path.parent, path.parent.parent):
+        os.utime(one, (then, then))
+    return path
+
+
+def test_logs_of_old_runs_go_and_those_of_young_ones_stay(tmp_path):
+    old, young = (tmp_path / "storage" / str(uuid.uuid4()) for _ in range(2))
+    written(old / "compute_logs" / "a.err", "a warning", days_ago=31)
+    written(young / "compute_logs" / "b.err", "a warning", days_ago=29)
+    others = written(tmp_path / "storage" / "no_run" / "c" / "result", "1", days_ago=99)
+    assert forget_old_logs(tmp_path, 30).bytes == len("a warning")
+    assert not old.exists() and young.exists() and others.exists()
+
+
+def test_lines_of_past_days_are_put_aside_and_go_when_they_are_old(tmp_path):
+    lines = written(tmp_path / "runs.jsonl", '{"time": "2026-03-01T23:00:00.000+00:00"}\n', days_ago=1)
+    older = written(tmp_path / "runs-2026-01-01.jsonl", "{}\n", days_ago=31)
+    assert forget_old_logs(tmp_path, 30).files == 1
+    assert not older.exists() and not lines.exists()
+    assert "23:00" in (tmp_path / "runs-2026-03-01.jsonl").read_text(encoding="utf-8")
+    assert forget_old_logs(tmp_path, 30).files == 0
+
+
+def test_who_writes_lines_goes_on_in_a_new_file(lines, tmp_path):
+    lines(lambda context: context.log.info("first"))
+    (tmp_path / "runs.jsonl").rename(tmp_path / "runs-2026-03-01.jsonl")
+    _, [line] = lines(lambda context: context.log.info("second"))
+    assert line["message"] == "second"

@@ -9,14 +9,15 @@ import pytest
 
 from assets.skin import key_of
 from definitions import build_definitions
-from jobs.up_to_date import JOB, TOLD_TAG
+from jobs.up_to_date import JOB
 from jobs.work import PRIORITY_TAG, REASON_TAG, WORK_TAG
 from lakehouse.flow.staleness import pulse
 from lakehouse.flow.watch import read_ledger
 from lakehouse.storage.landing import Arrival
 from resources import WorkspaceResource
+from resources.runs import STEP_TAG, TOLD_TAG
 from sensors.alerts import alert_sensor, failed_runs
-from sensors.refresh import STEP_TAG, refresh_sensor
+from sensors.refresh import refresh_sensor
 from tests.flow.builders import clean_up_to_date, day, land, reading_lines, village
 
 
@@ -123,6 +124,18 @@ def test_a_look_at_a_full_landing_zone_goes_to_the_files_of_the_newest_deliverie
     monkeypatch.setattr(Arrival, "stamp", lambda arrival: looked_at.append(arrival.delivery_date) or stamp(arrival))
     pulse(site)
     assert Counter(looked_at) == {day(number): 3 for number in range(7, 21)}  # 14 deliveries of 19
+
+
+def test_a_file_whose_name_is_no_text_goes_to_quarantine_and_holds_up_nobody(site, instance):
+    good = land_readings(site, 18)
+    bad = good.with_name(os.fsdecode(b"caf\xe9.csv"))
+    bad.write_bytes(good.read_bytes())
+    settle(bad)
+    assert evaluate(refresh_sensor(site.site), site, instance).run_requests
+    clean_up_to_date(site)
+    [refused] = site.table("quality/quarantine").read().to_pylist()
+    assert refused["file"] == r"caf\xe9.csv" and "expected a file name in UTF-8" in refused["reason"]
+    assert site.table("cleaned/meter_readings").read().num_rows == 24
 
 
 def report_check(instance, table, name, *, passed):

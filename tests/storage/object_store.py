@@ -8,8 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.servers import free_port
 
@@ -29,14 +30,15 @@ class ObjectStore:
 
 
 @contextmanager
-def object_store() -> Iterator[ObjectStore]:
-    """Starts the server, makes the bucket, and stops the server in the end.
+def object_store(log: Path | None = None) -> Iterator[ObjectStore]:
+    """Starts the server, makes the bucket, and stops the server in the end; a line of `log` for each request.
 
     A process of its own, because Delta's reader holds Python's lock while it waits for an answer.
     """
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with log.open("wb") if log else nullcontext(subprocess.DEVNULL) as told:
+        server = subprocess.Popen(command, stdout=told, stderr=told)
     url = f"http://127.0.0.1:{port}"
     try:
         _make_bucket(url, server)

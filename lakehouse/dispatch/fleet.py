@@ -13,21 +13,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from lakehouse.dispatch.given import check_kinds, check_not_negative, points_of, refuse, shown
 from lakehouse.errors import DispatchError
 
 MW_TOLERANCE = 1e-6
 ONE_ZONE = "system"
 SeriesLike = float | Sequence[float] | np.ndarray
-
-
-def _fail(owner: str, problem: str, remedy: str) -> None:
-    raise DispatchError(f"{owner}: {problem}", remedy)
-
-
-def _not_negative(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0.0:
-            _fail(owner, f"expected {name} of at least 0, found {value:g}", f"Correct {name} of {owner}.")
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,8 @@ class ThermalUnit:
 
     def __post_init__(self) -> None:
         me = f"unit {self.unit_id}"
-        _not_negative(
+        check_kinds(me, self)
+        check_not_negative(
             me,
             minimum_mw=self.minimum_mw,
             ramp_up_mw_per_hour=self.ramp_up_mw_per_hour,
@@ -84,14 +76,14 @@ class ThermalUnit:
             co2_t_per_mwh=self.co2_t_per_mwh,
         )
         if not self.minimum_mw <= self.maximum_mw:
-            _fail(
+            refuse(
                 me,
                 f"minimum output {self.minimum_mw:g} MW lies above maximum output {self.maximum_mw:g} MW",
                 "Exchange or correct the two limits.",
             )
         for name, limit in (("start-up", self.startup_limit_mw), ("shut-down", self.shutdown_limit_mw)):
             if limit is not None and not limit >= self.minimum_mw - MW_TOLERANCE:
-                _fail(
+                refuse(
                     me,
                     f"{name} limit {limit:g} MW lies below minimum output {self.minimum_mw:g} MW, so it could never "
                     f"{'start' if name == 'start-up' else 'stop'}",
@@ -103,43 +95,38 @@ class ThermalUnit:
             _check_utc(me, "outage", start)
             _check_utc(me, "outage", end)
             if not start < end:
-                _fail(
+                refuse(
                     me, f"an outage ends at {end:%Y-%m-%d %H:%M} UTC, not after its start {start:%Y-%m-%d %H:%M} UTC", "Correct the outage."
                 )
 
     def _check_costs(self, me: str) -> None:
-        points = np.asarray(self.cost_curve, float).reshape(-1, 2)
-        if not len(points) or not np.isfinite(points).all():
-            _fail(
-                me,
-                f"expected a cost curve of finite points (MW, EUR/h), found {self.cost_curve!r}",
-                "Give at least the cost at minimum output.",
-            )
+        points = points_of(me, "cost_curve", self.cost_curve)
+        if not len(points):
+            refuse(me, "expected a cost curve of points (MW, EUR/h), found none", "Give at least the cost at minimum output.")
         mw, eur = points[:, 0], points[:, 1]
         if abs(mw[0] - self.minimum_mw) > 1e-3 or abs(mw[-1] - self.maximum_mw) > 1e-3:
-            _fail(
+            refuse(
                 me,
                 f"the cost curve spans {mw[0]:g} to {mw[-1]:g} MW, the output limits {self.minimum_mw:g} to {self.maximum_mw:g} MW",
                 "Let the curve begin at minimum and end at maximum output.",
             )
         if (np.diff(mw) <= 0).any():
-            _fail(me, f"the cost curve's points do not rise in MW: {mw.tolist()}", "Sort the points and drop repeated ones.")
+            refuse(me, f"the cost curve's points do not rise in MW: {mw.tolist()}", "Sort the points and drop repeated ones.")
         slope = np.diff(eur) / np.diff(mw)
         falls = np.flatnonzero(np.diff(slope) < -1e-3 * np.maximum(1.0, np.abs(slope[:-1])))
         if len(falls):
             i = int(falls[0])
-            _fail(
+            refuse(
                 me,
                 f"cost is not convex: {slope[i]:.4g} EUR/MWh up to {mw[i + 1]:g} MW, then only {slope[i + 1]:.4g} EUR/MWh "
                 f"up to {mw[i + 2]:g} MW",
                 "Use the convex hull of the curve, or split the unit into modes.",
             )
-        hours = [h for h, _ in self.startup_costs]
-        eur_start = [c for _, c in self.startup_costs]
+        hours, eur_start = (column.tolist() for column in points_of(me, "startup_costs", self.startup_costs).T)
         if hours != sorted(set(hours)) or any(h < 0 for h in hours):
-            _fail(me, f"start-up costs must be ordered by hours off, found {hours}", "Order them from hot to cold, each hour once.")
+            refuse(me, f"start-up costs must be ordered by hours off, found {hours}", "Order them from hot to cold, each hour once.")
         if eur_start != sorted(eur_start) or any(c < 0 for c in eur_start):
-            _fail(
+            refuse(
                 me,
                 f"a colder start must not be cheaper than a hotter one, found {eur_start} EUR after {hours} h off",
                 "Correct the start-up costs.",
@@ -148,9 +135,9 @@ class ThermalUnit:
     def _check_initial_state(self, me: str) -> None:
         power = self.initial_power_mw
         if not self.initially_on and abs(power) > MW_TOLERANCE:
-            _fail(me, f"initial state contradicts itself: off, but producing {power:g} MW", "Set it on, or its initial output to 0 MW.")
+            refuse(me, f"initial state contradicts itself: off, but producing {power:g} MW", "Set it on, or its initial output to 0 MW.")
         if self.initially_on and not self.minimum_mw - 1e-3 <= power <= self.maximum_mw + 1e-3:
-            _fail(
+            refuse(
                 me,
                 f"initial state contradicts itself: on, but producing {power:g} MW outside its limits {self.minimum_mw:g} "
                 f"to {self.maximum_mw:g} MW",
@@ -193,6 +180,9 @@ class Renewable:
     minimum_mw: SeriesLike = 0.0
     cost_eur_per_mwh: float = 0.0
     zone: str = ONE_ZONE
+
+    def __post_init__(self) -> None:
+        check_kinds(f"unit {self.unit_id}", self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +227,8 @@ class Storage:
 
     def __post_init__(self) -> None:
         me = f"storage {self.storage_id}"
-        _not_negative(
+        check_kinds(me, self)
+        check_not_negative(
             me,
             charge_mw=self.charge_mw,
             discharge_mw=self.discharge_mw,
@@ -248,19 +239,19 @@ class Storage:
             reserve_hours=self.reserve_hours,
         )
         if self.minimum_mwh > self.energy_mwh:
-            _fail(
+            refuse(
                 me,
                 f"minimum state of charge {self.minimum_mwh:g} MWh lies above its capacity {self.energy_mwh:g} MWh",
                 "Correct the limits.",
             )
         for name, efficiency in (("charge", self.charge_efficiency), ("discharge", self.discharge_efficiency)):
             if not 0.0 < efficiency <= 1.0:
-                _fail(
+                refuse(
                     me, f"expected a {name} efficiency above 0 and at most 1, found {efficiency:g}", "Give it as a fraction, 0.94 for 94 %."
                 )
         for name, level in (("initial", self.initial_mwh), ("final", self.final_mwh)):
             if level is not None and not self.minimum_mwh - MW_TOLERANCE <= level <= self.energy_mwh + MW_TOLERANCE:
-                _fail(
+                refuse(
                     me,
                     f"{name} state of charge {level:g} MWh lies outside its limits {self.minimum_mwh:g} to {self.energy_mwh:g} MWh",
                     f"Correct the {name} state of charge or the limits.",
@@ -321,7 +312,8 @@ class ShiftableLoad:
     zone: str = ONE_ZONE
 
     def __post_init__(self) -> None:
-        _not_negative(f"load {self.load_id}", energy_mwh=self.energy_mwh, maximum_mw=self.maximum_mw)
+        check_kinds(f"load {self.load_id}", self)
+        check_not_negative(f"load {self.load_id}", energy_mwh=self.energy_mwh, maximum_mw=self.maximum_mw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,6 +335,9 @@ class InterruptibleLoad:
     maximum_energy_mwh: float | None = None
     provides_reserve: bool = True
     zone: str = ONE_ZONE
+
+    def __post_init__(self) -> None:
+        check_kinds(f"load {self.load_id}", self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,7 +377,8 @@ class EnergyContract:
     zone: str = ONE_ZONE
 
     def __post_init__(self) -> None:
-        _not_negative(f"contract {self.contract_id}", maximum_mw=self.maximum_mw, minimum_energy_mwh=self.minimum_energy_mwh)
+        check_kinds(f"contract {self.contract_id}", self)
+        check_not_negative(f"contract {self.contract_id}", maximum_mw=self.maximum_mw, minimum_energy_mwh=self.minimum_energy_mwh)
 
 
 @dataclass(frozen=True)
@@ -405,11 +401,12 @@ class Line:
 
     def __post_init__(self) -> None:
         me = f"line {self.line_id}"
-        _not_negative(me, forward_mw=self.forward_mw, backward_mw=self.limit_backward_mw)
+        check_kinds(me, self)
+        check_not_negative(me, forward_mw=self.forward_mw, backward_mw=self.limit_backward_mw)
         if self.from_zone == self.to_zone:
-            _fail(me, f"both ends lie in zone {self.from_zone}", "Connect two different zones.")
+            refuse(me, f"both ends lie in zone {self.from_zone}", "Connect two different zones.")
         if self.reactance_pu is not None and not self.reactance_pu > 0.0:
-            _fail(me, f"expected a reactance above 0, found {self.reactance_pu:g}", "Leave it out for a transfer that can be set freely.")
+            refuse(me, f"expected a reactance above 0, found {self.reactance_pu:g}", "Leave it out for a transfer that can be set freely.")
 
     @property
     def limit_backward_mw(self) -> float:
@@ -442,7 +439,7 @@ class Penalties:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value >= 0.0:
-                _fail("penalties", f"expected {name} of at least 0, found {value:g}", "Give a price that is not negative.")
+                refuse("penalties", f"expected {name} of at least 0, found {value:g}", "Give a price that is not negative.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -541,15 +538,15 @@ class DispatchProblem:
     def _check_clock(self) -> None:
         starts = list(self.interval_start)
         if not starts:
-            _fail("problem", "expected at least one interval, found none", "Give interval_start.")
+            refuse("problem", "expected at least one interval, found none", "Give interval_start.")
         if not self.interval_hours > 0:
-            _fail("problem", f"expected an interval length above 0 h, found {self.interval_hours:g} h", "Use 0.25, 0.5 or 1 hour.")
+            refuse("problem", f"expected an interval length above 0 h, found {self.interval_hours:g} h", "Use 0.25, 0.5 or 1 hour.")
         for start in starts:
             _check_utc("problem", "interval_start", start)
         step = timedelta(hours=self.interval_hours)
         for before, after in itertools.pairwise(starts):
             if after - before != step:
-                _fail(
+                refuse(
                     "problem",
                     f"expected intervals of {self.interval_hours:g} h without gaps, found {before:%Y-%m-%d %H:%M} followed "
                     f"by {after:%Y-%m-%d %H:%M} UTC",
@@ -557,7 +554,10 @@ class DispatchProblem:
                 )
 
     def _series(self, what: str, values: SeriesLike, unit: str, may_be_negative: bool = False) -> np.ndarray:
-        array = np.asarray(values, float)
+        try:
+            array = np.asarray(values, float)
+        except (TypeError, ValueError, OverflowError):
+            raise DispatchError(f"{what}: expected numbers in {unit}, found {shown(values)}", "Correct the series.") from None
         if array.ndim == 0:
             array = np.full(len(self.interval_start), float(array))
         if array.shape != (len(self.interval_start),):
@@ -583,7 +583,7 @@ class DispatchProblem:
         crossed = np.flatnonzero(lower > upper + MW_TOLERANCE)
         if len(crossed):
             at = int(crossed[0])
-            _fail(
+            refuse(
                 what,
                 f"{lower_name} {lower[at]:g} {unit} lies above {upper_name} {upper[at]:g} {unit} in interval "
                 f"{self.interval_start[at]:%Y-%m-%d %H:%M} UTC",
@@ -618,10 +618,10 @@ class DispatchProblem:
         seen: set[str] = set()
         for name, zone in named:
             if name in seen:
-                _fail(f"unit {name}", "the name is used twice", "Give every unit, storage, load and contract its own name.")
+                refuse(f"unit {name}", "the name is used twice", "Give every unit, storage, load and contract its own name.")
             seen.add(name)
             if zone not in self.zones:
-                _fail(
+                refuse(
                     f"unit {name}",
                     f"lies in zone {zone}, which has no demand series; known are {', '.join(self.zones)}",
                     "Add the zone's demand (0 MW is fine).",
@@ -629,18 +629,18 @@ class DispatchProblem:
         for line in self.lines:
             for zone in (line.from_zone, line.to_zone):
                 if zone not in self.zones:
-                    _fail(
+                    refuse(
                         f"line {line.line_id}", f"ends in zone {zone}, which has no demand series", "Add the zone's demand (0 MW is fine)."
                     )
         for market in self.markets:
             if market.zone not in self.zones:
-                _fail("market", f"lies in zone {market.zone}, which has no demand series", "Add the zone's demand (0 MW is fine).")
+                refuse("market", f"lies in zone {market.zone}, which has no demand series", "Add the zone's demand (0 MW is fine).")
 
     def _check_shiftable(self) -> None:
         for load in self.shiftable:
             hours = len(self.window_of(load)) * self.interval_hours
             if load.energy_mwh > load.maximum_mw * hours + MW_TOLERANCE:
-                _fail(
+                refuse(
                     f"load {load.load_id}",
                     f"needs {load.energy_mwh:g} MWh, but its window gives it {hours:g} h at {load.maximum_mw:g} MW",
                     "Widen the window, raise the power or lower the energy.",
@@ -657,7 +657,7 @@ class DispatchProblem:
 
 def _check_utc(owner: str, name: str, moment: datetime) -> None:
     if moment.tzinfo is None or moment.utcoffset() != timedelta(0):
-        _fail(owner, f"expected {name} in UTC, found {moment.isoformat()}", "Convert local times with the site's time zone first.")
+        refuse(owner, f"expected {name} in UTC, found {moment.isoformat()}", "Convert local times with the site's time zone first.")
 
 
 def utc_intervals(start: datetime, count: int, interval_hours: float) -> tuple[datetime, ...]:

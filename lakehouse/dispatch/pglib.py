@@ -16,6 +16,7 @@ import pandas as pd
 
 from lakehouse.dispatch.checker import CheckReport, check_plan
 from lakehouse.dispatch.fleet import DispatchProblem, Penalties, Renewable, ThermalUnit, utc_intervals
+from lakehouse.dispatch.given import is_number, shown
 from lakehouse.dispatch.solution import DispatchSolution
 from lakehouse.dispatch.solver import solve, summary_line
 from lakehouse.errors import DispatchError
@@ -29,8 +30,7 @@ PENALTIES = Penalties(
     reserve_shortfall_eur_per_mwh=50_000.0,
     last_resort=True,
 )
-# What no instance reaches: a year of hours, and numbers whose differences still mean something.
-MOST_PERIODS, LARGEST = 10_000, 1e15
+MOST_PERIODS = 10_000  # more than a year of hours
 
 
 def read_instance(path: Path | str) -> DispatchProblem:
@@ -96,9 +96,7 @@ class _Entries:
             self._fail("a JSON object", content)
 
     def _fail(self, expected: str, found: Any) -> NoReturn:
-        shown = repr(found)
-        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-        raise DispatchError(f"{self.name}: expected {expected}, found {shown}", "Correct the instance; the form is that of pglib-uc.")
+        raise DispatchError(f"{self.name}: expected {expected}, found {shown(found)}", "Correct it; the form is that of pglib-uc.")
 
     def _entry(self, key: str) -> Any:
         if key not in self.content:
@@ -106,7 +104,7 @@ class _Entries:
         return self.content[key]
 
     def _finite(self, what: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
+        if not is_number(value):
             self._fail(f"{what} as a finite number", value)
         return float(value)
 

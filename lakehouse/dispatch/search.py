@@ -38,9 +38,8 @@ SHARE_FOR_PRICES, SECONDS_FOR_PRICES = 0.3, 15.0
 SECONDS_FOR_A_VERY_LARGE_TREE = 900.0
 # Of a very large instance's time: to climb, to settle prices, and to prove their bound.
 SHARE_TO_CLIMB, SHARE_TO_SETTLE, SHARE_TO_PROVE = 0.02, 0.18, 0.4
-# Commitments are open for the first plans where a schedule of the unit is at most so much dearer than its best, as shares of the cost of
-# all by the mean number of units; and for the neighbourhoods to come.
-FIRST_OPEN_EUR, OPEN_EUR = (50.0, 200.0, 1000.0), 3000.0
+# Commitments are open where a schedule is at most so much dearer than its unit's best: for the first plans, and for the neighbourhoods.
+FIRST_OPEN_EUR, OPEN_EUR = (200.0, 1000.0), 3000.0
 # A plan to begin from is improved at once if it is so near the relaxation; else a new first plan is made beside it.
 CLOSE_TO_RELAXATION = 0.005
 PROVE, IMPROVE = "prove", "improve"
@@ -396,7 +395,14 @@ def _settled(task: SearchTask, left: Callable[[], float], tell: Callable[[float]
 
 def _prove_by_prices(task: SearchTask, line: Any, left: Callable[[], float]) -> None:
     """The bound of settled prices, and then a search for better plans beside the other one."""
-    tell = lambda bound: line.say("bound", [bound])  # noqa: E731
+    best = -np.inf
+
+    def tell(bound: float) -> None:
+        nonlocal best
+        if bound > best:
+            best = bound
+            line.say("bound", [bound])
+
     prices, settled = _settled(task, left, tell)
     if settled is not None:
         exact_bound(prices, settled, task.program, task.commitment, SHARE_TO_PROVE * left(), tell)

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lakehouse.dispatch import DispatchProblem, check_solution, solve
-from lakehouse.dispatch import search as searches
+from lakehouse.dispatch import DispatchProblem, solve
 from lakehouse.dispatch.columns import exact_bound, settle
 from lakehouse.dispatch.formulation import build
 from lakehouse.dispatch.pricing import Prices, priced_units
@@ -109,36 +108,3 @@ def test_a_commitment_is_open_where_a_schedule_nearly_as_cheap_differs():
     held, _ = settled.open_within(0.0, 2)
     assert held[0].tolist() == [1, 1, 1, 1]
     assert settled.open_within(1e9, 2)[1][1].any()
-
-
-def test_where_the_relaxation_takes_too_long_settled_prices_find_plan_and_bound(monkeypatch: pytest.MonkeyPatch):
-    day = random_problem(3, horizon=12)
-    built = build(day)
-    heard: list[tuple[str, float]] = []
-
-    class Line:
-        def say(self, kind, payload):
-            heard.append((kind, float(payload[0]) if len(payload) else 0.0))
-
-        def heard_plan(self):
-            return None
-
-    monkeypatch.setattr(searches, "VERY_LARGE_COLUMNS", 0)
-    task = searches.SearchTask(
-        program=built.program,
-        commitment=np.stack([built.variables[name] for name in ("u", "v", "w")]),
-        slack=built.slack_columns,
-        last_resort=False,
-        gap=1e-3,
-        seconds=4.0,
-        start=np.zeros(0),
-        units=priced_units(built),
-    )
-    searches._improve(task, Line())
-    searches._prove(task, Line())
-    best = solve(day, gap=1e-6, time_limit_seconds=30)
-    assert check_solution(day, best).ok
-    optimal = float(best.summary["objective_eur"]) - built.offset_eur
-    plans, bounds = ([value for kind, value in heard if kind == wanted] for wanted in ("plan", "bound"))
-    assert min(plans) == pytest.approx(optimal, rel=0.02)
-    assert max(bounds) <= optimal + 1e-3

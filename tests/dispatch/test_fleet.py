@@ -21,6 +21,13 @@ BAD_INPUT = {
     "curve beside the limits": (lambda: base_unit(cost_curve=((30, 800), (100, 2000))), ["base", "30 to 100 MW", "40 to 100 MW"]),
     "curve not rising": (lambda: base_unit(cost_curve=((40, 800), (40, 900), (100, 2000))), ["base", "do not rise"]),
     "cost missing": (lambda: base_unit(cost_curve=((40, NAN), (100, 2000))), ["base", "finite"]),
+    "text for a number": (lambda: base_unit(minimum_up_hours="12"), ["base", "minimum_up_hours as a finite number", "'12'"]),
+    "nothing for a number": (lambda: battery(charge_mw=None), ["battery", "charge_mw as a finite number", "None"]),
+    "endless limit": (lambda: base_unit(maximum_mw=float("inf")), ["base", "maximum_mw as a finite number", "inf"]),
+    "text for yes or no": (lambda: base_unit(must_run="yes"), ["base", "must_run as true or false", "'yes'"]),
+    "curve of text": (lambda: base_unit(cost_curve=((40, "a"), (100, 2000))), ["base", "cost_curve as pairs of finite numbers"]),
+    "start costs are no list": (lambda: base_unit(startup_costs=5), ["base", "startup_costs as pairs of finite numbers", "5"]),
+    "series of text": (lambda: problem([50], renewables=[Renewable("wind", ["much"])]), ["wind", "expected numbers in MW"]),
     "off but producing": (lambda: base_unit(initial_power_mw=50), ["base", "contradicts itself", "off", "50 MW"]),
     "on below minimum": (
         lambda: base_unit(initially_on=True, initial_power_mw=10),

@@ -19,7 +19,7 @@ import numpy as np
 from lakehouse.dispatch.algebra import Array, SparseProgram, highs_with
 from lakehouse.dispatch.pricing import Prices
 from lakehouse.dispatch.ramped import RampedRuns
-from lakehouse.dispatch.runs import Schedules
+from lakehouse.dispatch.runs import PricedUnits, Schedules
 
 # Schedules at these changes of the first prices fill the first master programme.
 FIRST_SHARES = (0.0, 0.05, -0.05, 0.02, -0.02, 0.1, -0.1, 0.2, -0.2)
@@ -313,8 +313,10 @@ def exact_bound(
     row_price[units.balance_rows.ravel()] = energy.ravel()
     if len(units.reserve_rows):
         row_price[units.reserve_rows] = reserve
-    parts = _UnitPrograms(program, commitment, row_price)
+    parts = _UnitPrograms(program, commitment, row_price, units)
     tell(bound)
+    if not parts.sound:
+        return bound
     told = begun
     for i in np.argsort(-gain):
         if gain[i] < LEAST_GAIN_EUR or time.perf_counter() - begun > seconds:
@@ -330,29 +332,31 @@ def exact_bound(
 class _UnitPrograms:
     """The whole programme's parts that belong to one unit each, with balance and reserve paid at prices."""
 
-    def __init__(self, program: SparseProgram, commitment: Array, row_price: Array) -> None:
+    def __init__(self, program: SparseProgram, commitment: Array, row_price: Array, priced: PricedUnits) -> None:
         self.program = program
         units = commitment.shape[1]
         column, value = program.row_columns, program.row_values
         row = np.repeat(np.arange(program.n_rows), np.diff(program.row_start))
         self.cost = program.cost - np.bincount(column, value * row_price[row], program.n_columns)
+        # a row that holds anything else than units, or is paid for, belongs to none of them
+        thermal, shared = np.zeros(program.n_columns, bool), np.zeros(program.n_rows, bool)
+        thermal[priced.columns] = True
+        shared[row[~thermal[column]]] = True
+        shared[priced.balance_rows.ravel()] = shared[priced.reserve_rows] = True
         owner = np.full(program.n_columns, -1)
         for kind in commitment:
             owner[kind] = np.arange(units)[:, None]
-        # a row of one unit holds commitments of that unit only, and all its other columns are that unit's as well
-        highest, lowest = np.full(program.n_rows, -1), np.full(program.n_rows, units)
-        known = owner[column] >= 0
-        np.maximum.at(highest, row[known], owner[column[known]])
-        np.minimum.at(lowest, row[known], owner[column[known]])
-        self.row_owner = np.where(highest == lowest, highest, -1)
-        self.row_owner[row_price != 0] = -1
-        single = self.row_owner[row] >= 0
-        owner[column[single]] = self.row_owner[row[single]]
-        # rows without commitments, all of whose columns are one unit's
-        highest[:], lowest[:] = -1, units
-        np.maximum.at(highest, row, owner[column])
-        np.minimum.at(lowest, row, owner[column])
-        self.row_owner = np.where((highest == lowest) & (row_price == 0), highest, -1)
+        for _ in range(2):  # what stands in a row beside one unit's commitments is that unit's; then what stands beside its output
+            known = owner[column] >= 0
+            highest, lowest = np.full(program.n_rows, -1), np.full(program.n_rows, units)
+            np.maximum.at(highest, row[known], owner[column[known]])
+            np.minimum.at(lowest, row[known], owner[column[known]])
+            self.row_owner = np.where((highest == lowest) & ~shared, highest, -1)
+            mine = self.row_owner[row] >= 0
+            owner[column[mine]] = self.row_owner[row[mine]]
+        lost = priced.columns[owner[priced.columns] < 0]
+        can_be = (program.lower[lost] != 0) | (program.upper[lost] != 0)
+        self.sound = not (can_be & (self.cost[lost] != 0)).any()
         self.columns, self.rows = (np.argsort(x, kind="stable") for x in (owner, self.row_owner))
         self.column_start = np.searchsorted(owner[self.columns], np.arange(units + 1))
         self.row_start = np.searchsorted(self.row_owner[self.rows], np.arange(units + 1))

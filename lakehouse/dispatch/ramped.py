@@ -58,8 +58,10 @@ class RampedRuns:
         """Puts schedules that keep ramps in the place of those of `runs`."""
         for group in self.groups:
             own = group.schedules(energy[group.members], reserve)
-            found.cost[group.members], found.committed[group.members] = own.cost, own.committed
-            found.power[group.members], found.held[group.members] = own.power, own.held
+            able = own.cost < 0.5 * FORBIDDEN  # on its levels a unit may have no schedule at all
+            members = group.members[able]
+            found.cost[members], found.committed[members] = own.cost[able], own.committed[able]
+            found.power[members], found.held[members] = own.power[able], own.held[able]
 
 
 class _Group:

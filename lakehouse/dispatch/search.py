@@ -579,16 +579,18 @@ class _Neighbourhoods:
 
     def plan_by_prices(self) -> None:
         """First plans without the relaxation: what the mix of schedules at settled prices agrees on is held, the rest is open; then more
-        is opened. What a plan lacks is allowed at its price."""
+        is opened. If no plan comes of that, what one lacks is allowed at its price."""
         begun = time.perf_counter()
         _, settled = _settled(self.task, self.left, lambda bound: None)
         if settled is None:
             return
         self.doubt(settled)
         self.relaxation_seconds = 0.3 * (time.perf_counter() - begun)
-        self.strict = False
         for within in FIRST_OPEN_EUR:
             held, free = settled.open_within(within, self.units)
+            self.restricted(free, held, 0.3 * self.left(), 3e-4)
+        if self.best is None:
+            self.strict = False
             self.restricted(free, held, 0.3 * self.left(), 3e-4)
 
     def doubt(self, settled: Settled) -> None:

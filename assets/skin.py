@@ -144,7 +144,8 @@ def table_assets(
                 at_work.publish()
             for contract in contracts:
                 outcome = outcomes[contract.name]
-                yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(contract.name), passed=True)
+                rows = {"rows": outcome.commit.rows} if outcome.commit else {}
+                yield dg.AssetCheckResult(check_name=CONTRACT_CHECK, asset_key=key_of(contract.name), passed=True, metadata=rows)
                 yield from outcome.checks
                 yield dg.MaterializeResult(key_of(contract.name), metadata=_metadata(at_work, contract, outcome.commit) | outcome.metadata)
 

@@ -13,7 +13,7 @@ def site_schedules(site: Site) -> list[dg.ScheduleDefinition]:
     job = dg.define_asset_job(
         "housekeeping",
         selection=dg.AssetSelection.assets(["quality", "housekeeping"]),
-        description="Cleans the lake: old versions, orphan files, logs.",
+        description="Cleans the lake and Dagster's folder: old versions, orphan files, logs.",
         tags={"dagster/priority": "-10"},
     )
     return [
@@ -21,6 +21,7 @@ def site_schedules(site: Site) -> list[dg.ScheduleDefinition]:
             name="housekeeping_by_night",
             job=job,
             cron_schedule=f"{int(minute)} {int(hour)} * * *",
+            description="Removes old versions, orphan files and logs (housekeeping.keep_versions_days); checkpoints tables' logs.",
             execution_timezone=site.time_zone,
             default_status=dg.DefaultScheduleStatus.RUNNING,
         )

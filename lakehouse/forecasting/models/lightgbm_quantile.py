@@ -279,7 +279,7 @@ def _settings(rows: int, seed: int) -> dict[str, Any]:
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "lambda_l2": 2.0,
-        "max_bin": 63,
+        "max_bin": 127 if small else 63,
         "num_threads": 1 if rows < 20_000 else THREADS,  # below that, waiting for each other costs more than it saves
         "seed": seed,
         "deterministic": True,

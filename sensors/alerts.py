@@ -7,9 +7,12 @@ import dagster as dg
 
 from assets.freshness import evaluations
 from assets.skin import key_of
+from jobs.up_to_date import JOB
 from jobs.work import WORK_TAG
 from lakehouse.alerting.alert import Alert
 from lakehouse.contracts.quality import Alerts
+from lakehouse.errors import GridlakeError
+from lakehouse.flow.staleness import next_steps
 from lakehouse.flow.watch import look
 from lakehouse.flow.workspace import Workspace
 from resources import WorkspaceResource
@@ -32,7 +35,7 @@ def alert_sensor() -> dg.SensorDefinition:
     )
     def tell(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
         at_work = workspace.open()
-        found = look(at_work, failed_runs(context.instance))
+        found = look(at_work, still_wrong(at_work, failed_runs(context.instance)))
         for trouble in found.troubles:
             context.log.error(trouble)
         sent = "; ".join(f"{m.occasion} {m.alert.key} by {m.channel}" for m in found.sent)
@@ -75,6 +78,17 @@ def failed_runs(instance: dg.DagsterInstance) -> list[Alert]:
         for work, record in newest.items()
         if record.dagster_run.status is dg.DagsterRunStatus.FAILURE and TOLD_TAG not in record.dagster_run.tags
     ]
+
+
+def still_wrong(workspace: Workspace, failed: list[Alert]) -> list[Alert]:
+    """Without those whose work was done by runs of other days or tables together: where nothing is stale, nothing is left to do."""
+    of_steps = [alert for alert in failed if "/" in alert.subject or alert.subject == JOB]
+    if not of_steps:
+        return failed
+    try:
+        return failed if next_steps(workspace) else [alert for alert in failed if alert not in of_steps]
+    except (GridlakeError, OSError):
+        return failed
 
 
 def _work(run: dg.DagsterRun) -> str:

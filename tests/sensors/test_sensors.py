@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
@@ -11,12 +12,13 @@ from assets.skin import key_of
 from definitions import build_definitions
 from jobs.up_to_date import JOB
 from jobs.work import PRIORITY_TAG, REASON_TAG, WORK_TAG
+from lakehouse.alerting.alert import Alert
 from lakehouse.flow.staleness import pulse
 from lakehouse.flow.watch import read_ledger
 from lakehouse.storage.landing import Arrival
 from resources import WorkspaceResource
 from resources.runs import STEP_TAG, TOLD_TAG
-from sensors.alerts import alert_sensor, failed_runs
+from sensors.alerts import alert_sensor, failed_runs, still_wrong
 from sensors.refresh import refresh_sensor
 from tests.flow.builders import clean_up_to_date, day, land, reading_lines, village
 
@@ -183,6 +185,13 @@ def test_a_failed_run_is_told_once_and_over_when_the_same_work_succeeds(site, in
     run(instance)
     assert "over run failed" in evaluate(alert_sensor(), site, instance).skip_message
     assert [e.closed_at is None for e in read_ledger(site)] == [False]
+
+
+def test_a_failed_run_is_over_when_its_work_was_done_together_with_other_days(site, monkeypatch):
+    lost = [Alert("run failed", s, "error", "lost", "", datetime.now(UTC)) for s in ("raw/readings 2026-03-19", "housekeeping")]
+    assert still_wrong(site, lost) == lost  # something is stale
+    monkeypatch.setattr("sensors.alerts.next_steps", lambda workspace: [])
+    assert still_wrong(site, lost) == lost[1:]
 
 
 def fresh(tick):

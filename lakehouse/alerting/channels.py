@@ -5,20 +5,22 @@ Secrets come from environment variables that the site file names; they are in no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from lakehouse.alerting.alert import Alert, Message
 from lakehouse.errors import AlertError
 
 TIMEOUT_S = 10.0
+LOOKED_AT_BYTES = 256 << 10
 OPENING = {"new": "", "reminder": "Still: ", "over": "Over: "}
 
 
@@ -59,22 +61,44 @@ class Letterhead:
 
 @dataclass(frozen=True)
 class LogFile:
-    """Appends one line of JSON for each message to a file."""
+    """Appends one line of JSON for each message to a file.
+
+    What stands there already is not written again: who was killed before the ledger knew of it sends it a second time.
+    """
 
     name: str
     path: Path
 
     def send(self, messages: Sequence[Message], letterhead: Letterhead) -> None:
         """See `Channel`."""
-        lines = [
-            json.dumps({"site": letterhead.site, "occasion": m.occasion} | record(m.alert), ensure_ascii=False) + "\n" for m in messages
-        ]
+        told = [{"site": letterhead.site, "occasion": m.occasion} | record(m.alert) for m in messages]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            newest = self._newest()
+            news = [one for one in told if one["occasion"] == "reminder" or newest.get((one["kind"], one["subject"])) != _identity(one)]
+            lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in news]
             with self.path.open("a", encoding="utf-8") as log:
                 log.write("".join(lines))
         except OSError as error:
             raise AlertError(f"{self.name}: can't write {self.path}: {error.strerror}.", "Check the path and its permissions.") from None
+
+    def _newest(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """What the end of the file says last of each alert."""
+        if not self.path.is_file():
+            return {}
+        with self.path.open("rb") as log:
+            log.seek(max(0, self.path.stat().st_size - LOOKED_AT_BYTES))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        found = {}
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the first may be cut, and others may write there too
+                one = json.loads(line)
+                found[one["kind"], one["subject"]] = _identity(one)
+        return found
+
+
+def _identity(told: Mapping[str, Any]) -> tuple[str, str]:
+    return str(told["occasion"]), str(told["since"])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import socketserver
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import default
@@ -136,6 +137,15 @@ def test_the_log_has_a_line_of_json_for_each_message(tmp_path):
         ("new", "weather", "2026-03-29T06:00:00+00:00"),
         ("over", "weather", "2026-03-29T06:00:00+00:00"),
     ]
+
+
+def test_what_the_log_says_already_is_not_written_again_but_reminders_are(tmp_path):
+    log = LogFile("log", tmp_path / "alerts.jsonl")
+    reminder = replace(NEW, occasion="reminder")
+    for message in (NEW, NEW, reminder, reminder, OVER, OVER, NEW):
+        log.send([message], MADRID)
+    occasions = [json.loads(line)["occasion"] for line in log.path.read_text(encoding="utf-8").splitlines()]
+    assert occasions == ["new", "reminder", "reminder", "over", "new"]
 
 
 def test_a_secret_that_is_not_set_is_named_with_its_channel(monkeypatch):

@@ -169,6 +169,7 @@ def test_an_empty_fleet_is_told(tmp_path: Path):
         ({k: v for k, v in BASE.items() if k != "cost_curve"}, "Unit base: .*'cost_curve'"),
         (BASE | {"minimum_mw": 9.0}, "base.*minimum output 9 MW lies above"),
         (BASE | {"minimum_mw": "two"}, "base"),
+        (BASE | {"minimum_mw": 10**400}, "base"),
         (BASE | {"cost_curve": 7}, "base"),
         (BASE | {"cost_curve": [["a", "b"], [1, 2]]}, "base"),
         (BASE | {"outages": [["2026-03-10", "2026-03-11"]]}, "base.*outage"),

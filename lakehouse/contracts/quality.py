@@ -150,7 +150,9 @@ class ForecastAccuracy(Table):
     mape_pct: Float64 = column("Mean absolute percentage error over intervals whose actual is not zero.", unit="%", nullable=True)
     wape_pct: Float64 = column("Sum of absolute errors over sum of absolute actuals.", unit="%", nullable=True)
     pinball: Float64 = column("Mean pinball loss over the quantiles, in the series' unit.", nullable=True)
-    coverage_80_pct: Float64 = column("Share of actuals between p10 and p90.", unit="%", nullable=True)
+    coverage_80_pct: Float64 = column(
+        "Share of actuals between p10 and p90, where the two differ (not in solar's nights).", unit="%", nullable=True
+    )
     is_fallback: Boolean = column("Whether any of the forecast came from a fallback.")
 
 
@@ -176,7 +178,9 @@ class ForecastBreakdown(Table):
     mase: Float64 = column("MAE over the seasonal naive's on all actuals before the first issue.", nullable=True)
     pinball: Float64 = column("Mean pinball loss over the quantiles, in the series' unit.", nullable=True)
     crps: Float64 = column("Continuous ranked probability score from the quantiles, in the series' unit.", nullable=True)
-    coverage_80_pct: Float64 = column("Share of actuals between p10 and p90.", unit="%", nullable=True)
+    coverage_80_pct: Float64 = column(
+        "Share of actuals between p10 and p90, where the two differ (not in solar's nights).", unit="%", nullable=True
+    )
     peak_error_h: Float64 = column(
         "Mean distance between the forecast and the actual peak of a day; none by hour.", unit="h", nullable=True
     )

@@ -479,7 +479,8 @@ def _scores(workspace: Workspace, target: str) -> tuple[pa.Table, pa.Table]:
         avg(abs(actual - p50)) AS mae, sqrt(avg((actual - p50) ** 2)) AS rmse,
         100 * avg(abs((actual - p50) / actual)) FILTER (actual <> 0) AS mape_pct,
         100 * sum(abs(actual - p50)) / nullif(sum(abs(actual)), 0) AS wape_pct,
-        avg(({" + ".join(loss.values())}) / {len(quantiles)}) AS pinball, 100 * avg((actual BETWEEN p10 AND p90)::INT) AS coverage_80_pct"""
+        avg(({" + ".join(loss.values())}) / {len(quantiles)}) AS pinball,
+        100 * avg((actual BETWEEN p10 AND p90)::INT) FILTER (p90 > p10) AS coverage_80_pct"""
     actual = actuals(workspace, target)
     operator = operator_forecast(workspace, target)
     with workspace.engine(f"forecasts/{target}") as engine:

@@ -80,7 +80,7 @@ def problem_of(outlook: Outlook, units: Units, state: State | None = None) -> Di
             given["outages"] = planned_out[name]
         try:
             made[kind].append(_MAKERS[kind](name, given, outlook))
-        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:  # a parameter that is unknown, missing, or no number
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:  # unknown, missing, or no number
             told = f"the parameter {error} is missing" if isinstance(error, KeyError) else str(error).split("__init__() ")[-1]
             raise DispatchError(f"Unit {name}: {told}.", "docs/dispatch.md lists the parameters of each kind of unit.") from None
     total = sum(demand.values())

@@ -21,7 +21,7 @@ def summarize(workspace: Workspace) -> dict[str, Any]:
                 engine.sql(f"""
                 SELECT target, model, count(DISTINCT issued_at) AS issues, sum(mae * intervals) / sum(intervals) AS mae,
                        sum(wape_pct * intervals) / sum(intervals) AS wape_pct, sum(pinball * intervals) / sum(intervals) AS pinball,
-                       sum(coverage_80_pct * intervals) / sum(intervals) AS coverage_80_pct
+                       sum(coverage_80_pct * intervals) / sum(intervals) FILTER (coverage_80_pct IS NOT NULL) AS coverage_80_pct
                 FROM {table} WHERE intervals > 0 GROUP BY target, model ORDER BY target, mae""")
                 .to_arrow_table()
                 .to_pylist()

@@ -66,8 +66,8 @@ def crps(actual: np.ndarray, quantiles: np.ndarray, probabilities: tuple[float, 
 
 
 def coverage(actual: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
-    """Percent of actuals within the interval, edges included."""
-    known = np.isfinite(actual) & np.isfinite(low) & np.isfinite(high)
+    """Percent of actuals within the interval, edges included; an interval without width says what is certain and does not count."""
+    known = np.isfinite(actual) & np.isfinite(low) & (high > low)
     return float(100 * np.mean((actual[known] >= low[known]) & (actual[known] <= high[known]))) if known.any() else float("nan")
 
 

@@ -23,7 +23,7 @@ from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_names
 from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES, make_model
-from lakehouse.forecasting.models.base import Model, column, first_known, task_signature
+from lakehouse.forecasting.models.base import Model, column, first_known, is_dark, task_signature
 from lakehouse.forecasting.models.blend import SHORT_HISTORY_DAYS
 from lakehouse.forecasting.models.ensemble import CALIBRATION_DAYS, Calibration, combine, weights_from_past
 from lakehouse.forecasting.task import ForecastTask
@@ -282,6 +282,7 @@ def _calibrated(walked: Walk, raw: dict[str, np.ndarray], start: Day, *, with_en
     learning = [m for m in raw if m in ENSEMBLE_MEMBERS] or list(raw)
     final = {name: values.copy() for name, values in raw.items()}
     mixed = np.full_like(next(iter(raw.values())), np.nan)
+    dark = is_dark(rows, task)
     if with_ensemble:
         final[ENSEMBLE] = np.full_like(mixed, np.nan)
     for day in days:
@@ -291,16 +292,14 @@ def _calibrated(walked: Walk, raw: dict[str, np.ndarray], start: Day, *, with_en
         for name, values in raw.items():
             if name in NAIVE and len(past) == 0:
                 continue
-            final[name][today] = Calibration.from_past(values[past], truth[past], task.quantiles, past_day).apply(
-                values[today], task.quantiles
-            )
+            calibration = Calibration.from_past(values[past], truth[past], task.quantiles, past_day, is_dark=dark[past])
+            final[name][today] = calibration.apply(values[today], task.quantiles, is_dark=dark[today])
         if with_ensemble:
             weights = weights_from_past({m: raw[m][past] for m in learning}, truth[past], task.median_index)
             mixed[today] = combine({m: raw[m][today] for m in learning}, weights)
             mixed_past = combine({m: raw[m][past] for m in learning}, weights)
-            final[ENSEMBLE][today] = Calibration.from_past(mixed_past, truth[past], task.quantiles, past_day).apply(
-                mixed[today], task.quantiles
-            )
+            calibration = Calibration.from_past(mixed_past, truth[past], task.quantiles, past_day, is_dark=dark[past])
+            final[ENSEMBLE][today] = calibration.apply(mixed[today], task.quantiles, is_dark=dark[today])
     if task.target in ("wind", "solar"):  # as `predict.forecast` does
         final = {name: np.maximum(values, 0.0) for name, values in final.items()}
     keep = issue_day >= start

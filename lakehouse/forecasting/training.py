@@ -23,7 +23,7 @@ from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_names, history_days
 from lakehouse.forecasting.models import ENSEMBLE, make_model
-from lakehouse.forecasting.models.base import Model, column, first_known, task_from_signature, task_signature
+from lakehouse.forecasting.models.base import Model, column, first_known, is_dark, task_from_signature, task_signature
 from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, weights_from_past
 from lakehouse.forecasting.rolling import (
     LEAST_DAYS,
@@ -42,7 +42,7 @@ from lakehouse.forecasting.rolling import (
 from lakehouse.forecasting.task import ForecastTask
 
 METADATA_FILE = "metadata.json"
-MODELS_VERSION = 5
+MODELS_VERSION = 6
 """Version of how models are made and saved: raised when saved ones can no longer be read, or would be made otherwise now.
 A version with another number is not used, and asks for training."""
 BARE_LINEAR_DAYS = 300
@@ -328,7 +328,8 @@ def _without_inputs(
         model = fit(name, known, task, seed, previous=early, columns=plain)
     except (ForecastError, IndexError):  # too short a history
         return None
-    calibration = Calibration.from_past(early.predict(unseen), walked.truth[past], task.quantiles, walked.issue_day[past].astype(float))
+    day = walked.issue_day[past].astype(float)
+    calibration = Calibration.from_past(early.predict(unseen), walked.truth[past], task.quantiles, day, is_dark=is_dark(unseen, task))
     return Forecaster({name: model}, {name: 1.0}, calibration, task.quantiles, plain)
 
 
@@ -353,7 +354,8 @@ def _write_version(
     raw = {name: walked.raw[name][past] for name in fitted}
     weights = weights_from_past(raw, truth, task.median_index)
     combined = combine(raw, weights)
-    calibration = Calibration.from_past(combined, truth, task.quantiles, walked.issue_day[past].astype(float))
+    days = walked.issue_day[past].astype(float)
+    calibration = Calibration.from_past(combined, truth, task.quantiles, days, is_dark=is_dark(late, task))
     forecaster = Forecaster(fitted, weights, calibration, task.quantiles, feature_names(task))
 
     staging = folder.with_name(folder.name + ".new")
@@ -421,8 +423,9 @@ def input_ranges(task: ForecastTask, rows: pa.Table) -> dict[str, tuple[float, f
 def _held_out_measures(task: ForecastTask, late: pa.Table, raw: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     day = column(late, "days_since_2000")
     second = day > np.median(day)
-    calibration = Calibration.from_past(raw[~second], truth[~second], task.quantiles)
-    quantiles = np.where(second[:, None], calibration.apply(raw, task.quantiles), raw)
+    dark = is_dark(late, task)
+    calibration = Calibration.from_past(raw[~second], truth[~second], task.quantiles, is_dark=dark[~second])
+    quantiles = np.where(second[:, None], calibration.apply(raw, task.quantiles, is_dark=dark), raw)
     table = late.select(["series_id", "issued_at", "valid_at"]).to_pandas()
     table["actual"], table["naive"] = truth, first_known(late, NAIVE_CHAIN)
     for n, label in enumerate(task.quantile_columns):

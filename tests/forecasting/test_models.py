@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from lakehouse.errors import ForecastError
+from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import build_features
 from lakehouse.forecasting.models import make_model
 from lakehouse.forecasting.models.base import column, uncrossed
@@ -228,3 +229,21 @@ def test_a_blend_leans_on_what_did_well_of_late():
     like_days, last_week, week_mean, last_days = weights
     assert last_days > 0.8 and week_mean > last_week
     assert sum(weights) == pytest.approx(1.0) and like_days >= 0
+
+
+def test_nights_of_a_solar_forecast_are_certain_and_tell_nothing_of_the_days():
+    probabilities = (0.1, 0.5, 0.9)
+    random = np.random.default_rng(3)
+    night = np.tile(np.arange(24) < 12, 60)
+    truth = np.where(night, 0.0, 100 + 20 * random.standard_normal(len(night)))
+    said = np.where(night[:, None], [0.5, 1.0, 2.0], [95.0, 100.0, 105.0])
+    day = np.repeat(np.arange(60.0), 24)
+    calibration = Calibration.from_past(said, truth, probabilities, day, is_dark=night)
+    found = calibration.apply(said, probabilities, is_dark=night)
+    assert (found[night] == 0).all()
+    low, _, high = found[~night].T
+    assert 75 < metrics.coverage(truth[~night], low, high) < 85
+    assert metrics.coverage(truth, found[:, 0], found[:, 2]) == metrics.coverage(truth[~night], low, high)
+
+    uneven = np.where(night & (day == 7), 5.0, truth)  # a night with light: nothing is certain any more
+    assert Calibration.from_past(said, uneven, probabilities, day, is_dark=night).dark is None

@@ -17,6 +17,7 @@ import pyarrow as pa
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_dictionary, feature_names
 from lakehouse.forecasting.task import ForecastTask
 
+DUSK_DEG = 3.0
 PARAMETERS_FILE = "parameters.json"
 
 
@@ -132,6 +133,14 @@ def usable_columns(task: ForecastTask, columns: list[str] | None) -> list[str]:
     """The feature columns that a fit may use, in table order."""
     names = feature_names(task)
     return names if columns is None else [n for n in names if n in set(columns)]
+
+
+def is_dark(features: pa.Table, task: ForecastTask) -> np.ndarray:
+    """Rows (rows,) of a solar target in whose whole interval the sun is down, also at the edges of a country around the site."""
+    if task.target != "solar" or "sun_elevation_deg" not in features.column_names:
+        return np.zeros(features.num_rows, bool)
+    half_an_interval_deg = 15.0 * task.interval_minutes / 120  # the sky turns by 15 degrees an hour
+    return column(features, "sun_elevation_deg") < -(half_an_interval_deg + DUSK_DEG)
 
 
 def uncrossed(quantiles: np.ndarray, median: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakehouse.forecasting.models import make_model
-from lakehouse.forecasting.models.base import Model, uncrossed
+from lakehouse.forecasting.models.base import Model, is_dark, uncrossed
 
 CALIBRATION_DAYS = 60
 CALIBRATION_HALF_LIFE_DAYS = 10.0
@@ -26,6 +26,8 @@ LONG_PAST_DAYS = 56
 """With fewer past issue days than this the calibration is as much more cautious: longer half-life, smaller adaptation."""
 AIMED_MISSES = 0.19  # a little below 0.2: the days are few, and what was learnt from them falls short in the days to come
 WEIGHT_POWER = 3.0
+DARK_TOLERANCE = 0.005
+"""Share of the largest actual within which actuals of dark intervals agree, so that their value is known."""
 
 
 def combine(members: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
@@ -71,9 +73,11 @@ class Calibration:
 
     Attributes:
         offsets: one per probability; the median's is zero.
+        dark: what dark intervals (`base.is_dark`) bring for certain, in the target's unit; None where nothing is certain.
     """
 
     offsets: np.ndarray
+    dark: float | None = None
 
     @classmethod
     def none(cls, probabilities: int) -> Calibration:
@@ -81,7 +85,15 @@ class Calibration:
         return cls(np.zeros(probabilities))
 
     @classmethod
-    def from_past(cls, past: np.ndarray, truth: np.ndarray, probabilities: tuple[float, ...], day: np.ndarray | None = None) -> Calibration:
+    def from_past(
+        cls,
+        past: np.ndarray,
+        truth: np.ndarray,
+        probabilities: tuple[float, ...],
+        day: np.ndarray | None = None,
+        *,
+        is_dark: np.ndarray | None = None,
+    ) -> Calibration:
         """Offsets with which the past's quantiles would have been right.
 
         Args:
@@ -94,10 +106,15 @@ class Calibration:
                 counts. What such a calibration missed on the later of these days then moves the levels themselves (adaptive
                 conformal inference: Gibbs and Candes 2021). Few days can afford neither: see `LONG_PAST_DAYS`. None leaves
                 out all of it.
+            is_dark: (rows,) True where the sun is down. Where all such actuals agree, they are known and tell nothing of the
+                other hours' uncertainty.
         """
         known = np.isfinite(truth) & np.isfinite(past).all(axis=1)
+        dark = _dark_value(truth[known & is_dark], truth[known]) if is_dark is not None else None
+        if is_dark is not None and dark is not None:
+            known &= ~is_dark
         if known.sum() < 72:
-            return cls.none(len(probabilities))
+            return cls(np.zeros(len(probabilities)), dark)
         past, truth = past[known], truth[known]
         score = (truth[:, None] - past) / _width(past, probabilities)[:, None]
         weight, days, theta = np.ones(len(truth)), np.inf, 0.0
@@ -109,11 +126,22 @@ class Calibration:
             theta = _adaptation(score, day[known], probabilities, step=ADAPTATION * share, half_life=half_life)
         offsets = np.array([_quantile(score[:, n], weight, _level(q, theta, days)) for n, q in enumerate(probabilities)])
         offsets[probabilities.index(0.5)] = 0.0
-        return cls(offsets)
+        return cls(offsets, dark)
 
-    def apply(self, raw: np.ndarray, probabilities: tuple[float, ...]) -> np.ndarray:
-        """Calibrated quantiles that do not cross."""
-        return uncrossed(raw + self.offsets * _width(raw, probabilities)[:, None], probabilities.index(0.5))
+    def apply(self, raw: np.ndarray, probabilities: tuple[float, ...], *, is_dark: np.ndarray | None = None) -> np.ndarray:
+        """Calibrated quantiles that do not cross; in the dark all of them are what is certain."""
+        found = uncrossed(raw + self.offsets * _width(raw, probabilities)[:, None], probabilities.index(0.5))
+        if self.dark is not None and is_dark is not None:
+            found[is_dark & np.isfinite(raw).all(axis=1)] = self.dark
+        return found
+
+
+def _dark_value(dark: np.ndarray, every: np.ndarray) -> float | None:
+    """What dark intervals bring, if their actuals agree but for one in a hundred; None otherwise, or where there are few."""
+    if len(dark) < 24:
+        return None
+    low, middle, high = np.quantile(dark, (0.005, 0.5, 0.995))
+    return float(middle) if high - low <= DARK_TOLERANCE * np.abs(every).max() else None
 
 
 def _level(probability: float, theta: float, days: float) -> float:
@@ -191,7 +219,8 @@ class Forecaster:
     def predict(self, features: pa.Table) -> np.ndarray:
         """Calibrated quantiles (rows, probabilities)."""
         raw = {name: model.predict(features) for name, model in self.members.items() if self.weights[name] > 0}
-        return self.calibration.apply(combine(raw, self.weights), self.probabilities)
+        task = next(iter(self.members.values())).task
+        return self.calibration.apply(combine(raw, self.weights), self.probabilities, is_dark=is_dark(features, task))
 
     def explain(self) -> dict[str, float]:
         """Weighted importance of the features over the members that can tell."""
@@ -209,7 +238,7 @@ class Forecaster:
             model.save(folder / name)
         record: dict[str, Any] = {
             "members": list(self.members), "weights": self.weights, "offsets": self.calibration.offsets.tolist(),
-            "probabilities": list(self.probabilities), "columns": self.columns,
+            "dark": self.calibration.dark, "probabilities": list(self.probabilities), "columns": self.columns,
         }  # fmt: skip
         (folder / "forecaster.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -218,4 +247,5 @@ class Forecaster:
         """Reads what `save` wrote."""
         record = json.loads((folder / "forecaster.json").read_text(encoding="utf-8"))
         members = {name: make_model(name).load(folder / name) for name in record["members"]}
-        return cls(members, record["weights"], Calibration(np.array(record["offsets"])), tuple(record["probabilities"]), record["columns"])
+        calibration = Calibration(np.array(record["offsets"]), record.get("dark"))
+        return cls(members, record["weights"], calibration, tuple(record["probabilities"]), record["columns"])

@@ -29,6 +29,7 @@ class Model(ABC):
     """
 
     name: ClassVar[str]
+    task: ForecastTask
 
     @abstractmethod
     def fit(

@@ -188,14 +188,14 @@ def test_utilities_elsewhere(tmp_path, time_zone, country, latitude_deg, longitu
 def test_registers_say_what_the_intervals_truly_add_up_to(dirty: Made):
     read = f"read_csv('{dirty.landing}/register_reads/*/*.csv')"
     truth = f"'{dirty.truth}/readings.parquet'"
-    [(off, spans, classes)] = duckdb.sql(
-        f"""
+    query = f"""
         SELECT max(abs(energy_kwh - true_kwh)), count(*), count(DISTINCT interval_minutes > 1500) FROM (
             SELECT r.energy_kwh, r.interval_minutes, sum(t.energy_kwh) AS true_kwh FROM {read} r JOIN {truth} t
             ON t.meter_id = r.meter_id AND t.register = r.register AND t.interval_start >= r.interval_start
                AND t.interval_start < r.interval_start + to_minutes(r.interval_minutes)
             GROUP BY r.meter_id, r.register, r.interval_start, r.energy_kwh, r.interval_minutes)
         """
-    ).fetchall()
+    with duckdb.connect() as connection:
+        [(off, spans, classes)] = connection.execute(query).fetchall()
     assert off < 0.001 and spans > 20
     assert classes == 2  # read every day, and on the first of a month

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from lakehouse.storage.catalog import publish_catalog
 from lakehouse.storage.engine import connect
 from lakehouse.storage.lake import Lake
+from tests.servers import PROJECT
 from tests.storage.builders import GrownLoads, Loads, day, loads
 
 
@@ -114,3 +117,55 @@ def test_a_path_with_quotes_is_only_a_path(tmp_path, hostile):
     lake.table(Loads).append(loads(1, 10))
     path = publish_catalog(lake, [Loads], tmp_path / "catalog.duckdb")
     assert rows_in(path, "SELECT load_mw FROM cleaned.loads") == [(10.0,)]
+
+
+AS_AN_ANALYST = """
+import os, sys, tempfile
+from pathlib import Path
+import duckdb
+from lakehouse.storage.catalog import publish_catalog
+from lakehouse.storage.lake import Lake
+from tests.storage.builders import Loads, loads
+
+def try_all(home):
+    lake, path = Lake(home / "lake"), home / "catalog.duckdb"
+    yield "write a table", lambda: lake.table(Loads).append(loads(2, 20))
+    yield "replace a day", lambda: lake.table(Loads).replace(loads(1, 99), where={"date": loads(1, 99)["date"][0].as_py()})
+    yield "publish the catalog", lambda: publish_catalog(lake, [Loads], path)
+    yield "change the catalog", lambda: duckdb.connect(str(path)).execute("CREATE TABLE mine AS SELECT 1")
+    yield "remove a file", lambda: next((home / "lake").rglob("*.parquet")).unlink()
+
+with tempfile.TemporaryDirectory() as scratch:  # loads whatever a later import could not read any more
+    for _, act in try_all(Path(scratch)):
+        act()
+if os.geteuid() == 0:  # root may write anywhere
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+home = Path(sys.argv[1])
+for what, act in try_all(home):
+    try:
+        act()
+        print("could", what)
+    except Exception as error:
+        print("refused:", what)
+with duckdb.connect() as analyst:
+    analyst.execute(f"ATTACH '{home / 'catalog.duckdb'}' AS lake (READ_ONLY)")
+    print(analyst.sql("SELECT load_mw FROM lake.cleaned.loads").fetchall())
+"""
+
+
+def test_who_may_only_read_reads_everything_and_changes_nothing():
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which only its owner may enter
+        home = Path(folder)
+        lake = Lake(home / "lake")
+        lake.table(Loads).append(loads(1, 10))
+        publish_catalog(lake, [Loads], home / "catalog.duckdb")
+        everything = [home, *home.rglob("*")]
+        for path in everything:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            done = subprocess.run([sys.executable, "-c", AS_AN_ANALYST, folder], capture_output=True, text=True, check=False, cwd=PROJECT)
+        finally:
+            for path in everything:
+                path.chmod(0o755)
+    tried = ("write a table", "replace a day", "publish the catalog", "change the catalog", "remove a file")
+    assert done.stdout.splitlines() == [*(f"refused: {what}" for what in tried), "[(10.0,)]"], done.stderr

@@ -42,6 +42,7 @@ class Settled:
         unit, committed: of each schedule, shapes (schedules,) and (schedules, horizon).
         share: of each schedule in the mix that meets balance and reserve.
         dearer: how much dearer each schedule is than its unit's best at these prices, EUR.
+        ramped: the units whose ramps bind.
     """
 
     energy: Array
@@ -52,6 +53,7 @@ class Settled:
     committed: Array
     share: Array
     dearer: Array
+    ramped: RampedRuns
 
     def open_within(self, eur: float, units: int) -> tuple[Array, Array]:
         """Commitments on which all schedules that are at most so much dearer agree, and where they do not, both (units, horizon)."""
@@ -76,10 +78,10 @@ def settle(prices: Prices, energy: Array, reserve: Array, seconds: float, tell: 
     """
     ramped = RampedRuns(prices.runs)
     begun = time.perf_counter()
-    settled = _settle(_Game(prices, None), energy, reserve, (0.35 if len(ramped.members) else 1.0) * seconds, tell)
+    settled = _settle(_Game(prices, ramped, keeps_ramps=False), energy, reserve, (0.35 if len(ramped.members) else 1.0) * seconds, tell)
     if len(ramped.members):
         left = seconds - (time.perf_counter() - begun)
-        settled = _settle(_Game(prices, ramped), settled.energy, settled.reserve, left, tell)
+        settled = _settle(_Game(prices, ramped, keeps_ramps=True), settled.energy, settled.reserve, left, tell)
     return settled
 
 
@@ -121,14 +123,14 @@ def _settle(game: _Game, energy: Array, reserve: Array, seconds: float, tell: Ca
     unit, committed = game.pool()
     mixed = np.zeros(len(unit))
     mixed[: len(master.share)] = master.share
-    return Settled(energy, reserve, best, game.bound, unit, committed, mixed, game.dearer(energy, reserve))
+    return Settled(energy, reserve, best, game.bound, unit, committed, mixed, game.dearer(energy, reserve), game.ramped)
 
 
 class _Game:
     """Plays prices and keeps every schedule that was ever chosen."""
 
-    def __init__(self, prices: Prices, ramped: RampedRuns | None) -> None:
-        self.prices, self.ramped = prices, ramped
+    def __init__(self, prices: Prices, ramped: RampedRuns, *, keeps_ramps: bool) -> None:
+        self.prices, self.ramped, self.keeps_ramps = prices, ramped, keeps_ramps
         self.known: set[tuple[int, bytes, bytes, bytes]] = set()
         self.unit: list[int] = []
         self.cost: list[float] = []
@@ -143,13 +145,13 @@ class _Game:
         own = prices.runs.schedules(by_unit, reserve)
         if own is None:
             return -np.inf
-        other, _, _ = prices.rest.answer(energy, reserve)
-        rest = other + float((energy * prices.rest.demand).sum()) + float(reserve @ prices.rest.requirement)
+        cost, _, _ = prices.rest.answer(energy, reserve)
+        rest = cost + prices.rest.paid(energy, reserve)
         bound = float(own.cost.sum()) + rest
         if bound > self.bound:
             self.bound = bound
             tell(bound)
-        if self.ramped is not None:
+        if self.keeps_ramps:
             self.ramped.improve(own, by_unit, reserve)
         self._keep(own, by_unit, reserve)
         return float(own.cost.sum()) + rest
@@ -306,8 +308,9 @@ def exact_bound(
     if relaxed is None:
         return settled.bound
     without = relaxed.cost.copy()
-    bound = prices.answer(energy, reserve).bound
-    RampedRuns(prices.runs).improve(relaxed, by_unit, reserve)
+    cost, _, _ = prices.rest.answer(energy, reserve)
+    bound = float(without.sum()) + cost + prices.rest.paid(energy, reserve)
+    settled.ramped.improve(relaxed, by_unit, reserve)
     gain = relaxed.cost - without
     row_price = np.zeros(program.n_rows)
     row_price[units.balance_rows.ravel()] = energy.ravel()

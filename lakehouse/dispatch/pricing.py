@@ -118,12 +118,12 @@ class Prices:
         own = self.runs.schedules(energy[self.units.zone], reserve)
         if own is None:  # a unit without any schedule is for the solver to tell
             return Priced(-np.inf, np.zeros(self.units.may_run.shape), np.zeros_like(energy), np.zeros(self.horizon))
-        other, supplied, others_held = self.rest.answer(energy, reserve)
+        cost, supplied, others_held = self.rest.answer(energy, reserve)
         by_zone = np.zeros_like(energy)
         np.add.at(by_zone, self.units.zone, own.power)
         missing = self.rest.demand - by_zone - supplied
         lacking = self.rest.requirement - own.held.sum(axis=0) - others_held
-        bound = float(own.cost.sum()) + other + float((energy * self.rest.demand).sum()) + float(reserve @ self.rest.requirement)
+        bound = float(own.cost.sum()) + cost + self.rest.paid(energy, reserve)
         return Priced(bound, own.committed, missing, lacking)
 
     def merit_order(self) -> Array:
@@ -232,6 +232,10 @@ class _Rest:
                 program.row_values[keep],
             )
             self.highs = highs_with(self.program, threads=1)
+
+    def paid(self, energy: Array, reserve: Array) -> float:
+        """What demand and the required reserve pay at prices, EUR."""
+        return float((energy * self.demand).sum()) + float(reserve @ self.requirement)
 
     def answer(self, energy: Array, reserve: Array) -> tuple[float, Array, Array]:
         """Cost at the prices, and what is supplied (zones, horizon) and held (horizon)."""

@@ -2,7 +2,7 @@
 
 `runs` leaves ramps within a run out, which makes reserve too cheap where ramps limit it. Here a run remembers its last output, on a grid of
 the unit's own levels: every schedule found is one that the unit can follow, and a little dearer than the best of all outputs. So these
-schedules guide prices and plans; a bound needs `exact`, which gives each unit to the solver.
+schedules guide prices and plans; a bound needs `columns.exact_bound`, which gives each unit to the solver.
 """
 
 from __future__ import annotations

@@ -25,18 +25,12 @@ if TYPE_CHECKING:
 MOST_DAYS_EARLIER = 3
 
 
-def commitments(problem: DispatchProblem, last: DispatchSolution, days_earlier: int = 0) -> Array:
-    """The last plan's commitments on the problem's units and intervals: 0, 1, or NaN where the last plan says nothing.
-
-    Args:
-        problem: the new problem.
-        last: the last plan.
-        days_earlier: each interval is looked up so many days before.
-    """
-    return _committed(problem, last.plan, days_earlier)
+def commitments(problem: DispatchProblem, last: DispatchSolution) -> Array:
+    """The last plan's commitments on the problem's units and intervals: 0, 1, or NaN where the last plan says nothing."""
+    return _committed(problem, last.plan)
 
 
-def _committed(problem: DispatchProblem, plan: pd.DataFrame, days_earlier: int) -> Array:
+def _committed(problem: DispatchProblem, plan: pd.DataFrame, days_earlier: int = 0) -> Array:
     table = plan[plan["unit_kind"] == "thermal"].pivot(index="unit_id", columns="interval_start", values="committed")
     units = [unit.unit_id for unit in problem.thermal]
     back = np.timedelta64(24 * days_earlier, "h")
@@ -57,7 +51,7 @@ def start_from(problem: DispatchProblem, plan: pd.DataFrame) -> Array | None:
     """
     if not problem.thermal or plan.empty:
         return None
-    known = _committed(problem, plan, 0)
+    known = _committed(problem, plan)
     for days in range(1, MOST_DAYS_EARLIER + 1):
         if not np.isnan(known).any():
             break

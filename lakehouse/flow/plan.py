@@ -398,8 +398,6 @@ STATE_WORDS = {
 
 
 def _in_actual_state(problem: DispatchProblem, state: Mapping[str, Mapping[str, Any]]) -> DispatchProblem:
-    from lakehouse.dispatch.given import is_number
-
     known = {unit.unit_id: unit for unit in problem.thermal} | {store.storage_id: store for store in problem.storages}
     changed: dict[str, Any] = {}
     for name, told in state.items():
@@ -413,9 +411,6 @@ def _in_actual_state(problem: DispatchProblem, state: Mapping[str, Mapping[str, 
             found = ", ".join(unknown) if isinstance(told, Mapping) else repr(told)
             raise DispatchError(f"The state of '{name}' says {found}.", f"A state may say: {', '.join(sorted(allowed))}.")
         try:
-            for word in ("power_mw", "hours_in_state", "energy_mwh"):
-                if word in told and not is_number(told[word]):
-                    raise ValueError(f"expected {word} as a number, found {told[word]!r}")
             changed[name] = _in_state(known[name], told, problem.interval_start[0])
         except (TypeError, ValueError) as error:
             raise DispatchError(
@@ -430,6 +425,11 @@ def _in_actual_state(problem: DispatchProblem, state: Mapping[str, Mapping[str, 
 
 def _in_state(unit: Any, told: Mapping[str, Any], now: datetime) -> Any:
     """A thermal unit or storage in the state that was told; what is not told follows from it, or stays as planned."""
+    from lakehouse.dispatch.given import is_number
+
+    for word in sorted(told.keys() & (STATE_WORDS.keys() - {"on"})):  # the unit itself would tell of its own parameters, not of these words
+        if not is_number(told[word]):
+            raise ValueError(f"expected {word} as a number, found {told[word]!r}")
     given = {STATE_WORDS[word]: value for word, value in told.items() if word in STATE_WORDS}
     if "out_until" in told:
         until = datetime.fromisoformat(str(told["out_until"]))

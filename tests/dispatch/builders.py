@@ -13,6 +13,14 @@ from lakehouse.dispatch import DispatchProblem, Renewable, Storage, ThermalUnit,
 
 MIDNIGHT = datetime(2026, 3, 30, tzinfo=UTC)
 
+PGLIB_UNIT = {
+    "must_run": 0, "power_output_minimum": 10, "power_output_maximum": 20, "ramp_up_limit": 20, "ramp_down_limit": 20,
+    "ramp_startup_limit": 20, "ramp_shutdown_limit": 20, "time_up_minimum": 1, "time_down_minimum": 1, "power_output_t0": 0,
+    "unit_on_t0": 0, "time_up_t0": 0, "time_down_t0": 5, "startup": [{"lag": 1, "cost": 10}],
+    "piecewise_production": [{"mw": 10, "cost": 100}, {"mw": 20, "cost": 300}],
+}  # fmt: skip
+"""A unit as instances in the pglib-uc format have it."""
+
 
 def base_unit(**changes) -> ThermalUnit:
     """40 to 100 MW at 20 EUR/MWh, off, and 1,000 EUR for a start."""

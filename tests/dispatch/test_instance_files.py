@@ -14,18 +14,13 @@ from hypothesis import strategies as st
 from lakehouse.dispatch import check_plan, read_instance, solve
 from lakehouse.dispatch.pglib import problem_from
 from lakehouse.errors import DispatchError
+from tests.dispatch.builders import PGLIB_UNIT
 
-UNIT = {
-    "must_run": 0, "power_output_minimum": 10, "power_output_maximum": 20, "ramp_up_limit": 20, "ramp_down_limit": 20,
-    "ramp_startup_limit": 20, "ramp_shutdown_limit": 20, "time_up_minimum": 1, "time_down_minimum": 1, "power_output_t0": 0,
-    "unit_on_t0": 0, "time_up_t0": 0, "time_down_t0": 5, "startup": [{"lag": 1, "cost": 10}],
-    "piecewise_production": [{"mw": 10, "cost": 100}, {"mw": 20, "cost": 300}],
-}  # fmt: skip
 INSTANCE = {
     "time_periods": 3,
     "demand": [15, 12, 14],
     "reserves": [2, 2, 2],
-    "thermal_generators": {"g": UNIT},
+    "thermal_generators": {"g": PGLIB_UNIT},
     "renewable_generators": {"w": {"power_output_minimum": [0, 0, 0], "power_output_maximum": [1, 2, 3]}},
 }
 

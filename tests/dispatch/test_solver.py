@@ -23,7 +23,7 @@ from lakehouse.dispatch import (
     solver,
 )
 from lakehouse.dispatch.pglib import problem_from
-from tests.dispatch.builders import MIDNIGHT, base_unit, battery, peaker, problem, random_problem
+from tests.dispatch.builders import MIDNIGHT, PGLIB_UNIT, base_unit, battery, peaker, problem, random_problem
 from tests.dispatch.obvious_model import optimum_eur
 
 
@@ -260,14 +260,8 @@ def test_the_fast_model_finds_the_oracles_optimum_on_many_days(seed):
 
 
 def test_an_instance_without_a_feasible_plan_gets_one_with_violations():
-    unit = {
-        "must_run": 0, "power_output_minimum": 10, "power_output_maximum": 20, "ramp_up_limit": 20, "ramp_down_limit": 20,
-        "ramp_startup_limit": 20, "ramp_shutdown_limit": 20, "time_up_minimum": 1, "time_down_minimum": 1, "power_output_t0": 0,
-        "unit_on_t0": 0, "time_up_t0": 0, "time_down_t0": 5, "startup": [{"lag": 1, "cost": 10}],
-        "piecewise_production": [{"mw": 10, "cost": 100}, {"mw": 20, "cost": 300}],
-    }  # fmt: skip
     day = problem_from(
-        {"time_periods": 2, "demand": [15, 30], "reserves": [0, 0], "thermal_generators": {"g": unit}, "renewable_generators": {}}
+        {"time_periods": 2, "demand": [15, 30], "reserves": [0, 0], "thermal_generators": {"g": PGLIB_UNIT}, "renewable_generators": {}}
     )
     plan = planned(day)
     assert of(plan, "g") == [15, 20]

@@ -87,8 +87,10 @@ def _figure() -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, layout="constrained", dpi=100)
+    figure = Figure(figsize=SIZE_INCHES, dpi=100)
     FigureCanvasAgg(figure)
+    # Fixed margins: a layout that measures every label draws the picture twice.
+    figure.subplots_adjust(left=0.095, right=0.965, bottom=0.2, top=0.9)
     return figure, figure.subplots()
 
 

@@ -21,6 +21,8 @@ from lakehouse.site import SITE_FILE
 MOST_SHOWN = 6
 PURE = ("raw/", "quality/deliveries")
 """Tables that are functions of landing, whatever the order of arrival."""
+MOMENTS = ("modified_at", "read_at")
+"""Columns that tell when files came and were read, which is no part of what they hold."""
 OF_LANDING_AND_PAST = ("cleaned/", "quality/quarantine", "quality/conservation", "quality/vee_report", "quality/edits")
 """Tables that also know the days before: a day is judged by the past that was there when it was cleaned."""
 PAST_DAYS = 36
@@ -274,7 +276,7 @@ def the_lake_is_that_of_a_clean_rebuild(workspace: Workspace, folder: Path) -> I
 
 def differing_rows(one: Workspace, other: Workspace, name: str) -> dict[Any, int]:
     """By day (None where the table has none), how many rows are in one of two lakes only."""
-    columns = [c for c in one.contract(name).columns if c != "modified_at"]
+    columns = [c for c in one.contract(name).columns if c not in MOMENTS]
     told: Counter[Any] = Counter()
     schema, table = name.split("/")
     rows = []

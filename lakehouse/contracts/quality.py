@@ -57,6 +57,8 @@ class Deliveries(Table):
     faulty_rows: Int64 = column("Rows that could not be read.", ge=0)
     first_interval: Instant = column("Start of the earliest interval in the file.", unit="UTC", nullable=True)
     last_interval: Instant = column("Start of the latest interval in the file.", unit="UTC", nullable=True)
+    settings: Text = column("Fingerprint of the feed's format and options that it was read with.", nullable=True)
+    read_at: Instant = column("When its rows were first read; read again with its delivery, it keeps it.", unit="UTC", nullable=True)
 
 
 class Conservation(Table):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from lakehouse.storage.lake import Commit, Snapshot, days_between
 from lakehouse.storage.landing import Arrival
 
 BYTES_PER_COMMIT = 256 << 20
+_OF_THE_LEDGER = ["feed", "delivery_date", "file", "sha256", "bytes", "modified_at", "settings", "read_at"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,9 @@ class Read:
 def read_deliveries(workspace: Workspace, feed: str, days: Sequence[date]) -> Read:
     """Makes raw's partitions of a feed from what lies in landing.
 
-    Twice gives the same table as once. A delivery without files becomes an empty partition.
+    Twice gives the same table as once. A delivery without files becomes an empty partition. A file that came to a delivery which was
+    read before touches its own days only: the others keep the time at which they were first read. Where nothing of a delivery
+    is new, somebody asked to read it again, and all its days count as touched.
 
     Args:
         workspace: the site at work.
@@ -46,6 +51,7 @@ def read_deliveries(workspace: Workspace, feed: str, days: Sequence[date]) -> Re
     """
     delivered = [day for day in sorted(days) if workspace.landing.arrivals(feed, day) or _is_known(workspace, feed, day)]
     commits, files, rows, faulty, touched = [], 0, 0, 0, set()
+    known = _ledger(workspace).get(feed, {})
     for group in _groups(workspace, feed, delivered):
         ledger: list[dict[str, Any]] = []
 
@@ -55,15 +61,35 @@ def read_deliveries(workspace: Workspace, feed: str, days: Sequence[date]) -> Re
                 for arrival in workspace.landing.arrivals(feed, day):
                     yield from _rows_of(workspace, feed, arrival, ledger)
 
-        before = _touched(workspace, feed, group)
+        before = _days_of_files(workspace, feed, group)
         commits.append(workspace.replace(f"raw/{feed}", batches, where={"delivery_date": group}))
+        news = _date_the_news(ledger, {day: known.get(day, {}) for day in group})
         told = Deliveries.from_rows(ledger)
         workspace.replace("quality/deliveries", told, where={"feed": feed, "delivery_date": group})
         files += len(ledger)
         rows += sum(one["rows"] for one in ledger)
         faulty += sum(one["faulty_rows"] for one in ledger)
-        touched |= before | _touched(workspace, feed, group)
+        after = _days_of_files(workspace, feed, group)
+        touched |= {day for found in (before, after) for file, days_of_file in found.items() if file in news for day in days_of_file}
     return Read(commits, files, rows, faulty, sorted(touched))
+
+
+def _date_the_news(ledger: list[dict[str, Any]], known: Mapping[date, Mapping[str, Mapping[str, Any]]]) -> set[tuple[date, str]]:
+    """Tells the ledger's new lines when their rows were first read, and which files (delivery date, name) are new, changed or gone.
+
+    To be called after raw's commit: a day that was accounted for before this moment may lack the rows.
+    """
+    now = datetime.now(UTC)
+    old = {(day, file): line for day, files in known.items() for file, line in files.items()}
+    new = {(line["delivery_date"], line["file"]): line for line in ledger}
+    same = {one for one in new if one in old and all(new[one][c] == old[one][c] for c in ("sha256", "settings")) and old[one]["read_at"]}
+    changed = (old.keys() | new.keys()) - same
+    for day in known:
+        if not any(delivered == day for delivered, _ in changed):
+            changed |= {one for one in same if one[0] == day}
+    for one, line in new.items():
+        line["read_at"] = now if one in changed else old[one]["read_at"]
+    return changed
 
 
 def _is_known(workspace: Workspace, feed: str, day: date) -> bool:
@@ -86,6 +112,7 @@ def _groups(workspace: Workspace, feed: str, days: list[date]) -> Iterator[list[
 def _rows_of(workspace: Workspace, feed: str, arrival: Arrival, ledger: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
     described = workspace.site.feeds[feed]
     size, modified_at = arrival.stamp()
+    options = ReadOptions(workspace.site.time_zone, described.options)
     told: dict[str, Any] = {
         "feed": feed,
         "delivery_date": arrival.delivery_date,
@@ -97,9 +124,11 @@ def _rows_of(workspace: Workspace, feed: str, arrival: Arrival, ledger: list[dic
         "faulty_rows": 0,
         "first_interval": None,
         "last_interval": None,
+        "settings": hashlib.sha256(f"{described.format} {options}".encode()).hexdigest()[:16],
+        "read_at": None,
     }
     landed = LandedFile(arrival.path, arrival.name, arrival.delivery_date, feed)
-    for table in read_file(landed, described.format, ReadOptions(workspace.site.time_zone, described.options)):
+    for table in read_file(landed, described.format, options):
         told["rows"] += table.num_rows
         told["faulty_rows"] += table.num_rows - table.column("fault").null_count
         if "interval_start" in table.column_names:
@@ -110,15 +139,19 @@ def _rows_of(workspace: Workspace, feed: str, arrival: Arrival, ledger: list[dic
     ledger.append(told)
 
 
-def _touched(workspace: Workspace, feed: str, days: Sequence[date]) -> set[date]:
-    """The days on which the rows of these deliveries count."""
+def _days_of_files(workspace: Workspace, feed: str, deliveries: Sequence[date]) -> dict[tuple[date, str], set[date]]:
+    """By delivery date and file, the days on which the rows count that raw holds of these deliveries."""
     name = f"raw/{feed}"
     with workspace.engine() as engine:
-        table = register(engine, workspace.table(name), only={"delivery_date": (min(days), max(days))})
-        listed = ", ".join(f"DATE '{d.isoformat()}'" for d in days)
-        day = _counted_on(workspace, feed)
-        found = engine.sql(f"SELECT DISTINCT {day} FROM {table} WHERE delivery_date IN ({listed})").fetchall()
-    return {row[0] for row in found}
+        table = register(engine, workspace.table(name), only={"delivery_date": (min(deliveries), max(deliveries))})
+        listed = ", ".join(f"DATE '{d.isoformat()}'" for d in deliveries)
+        found = engine.sql(
+            f"SELECT DISTINCT delivery_date, file, {_counted_on(workspace, feed)} FROM {table} WHERE delivery_date IN ({listed})"
+        ).fetchall()
+    days: dict[tuple[date, str], set[date]] = {}
+    for delivered, file, day in found:
+        days.setdefault((delivered, file), set()).add(day)
+    return days
 
 
 def _counted_on(workspace: Workspace, feed: str) -> str:
@@ -153,7 +186,7 @@ def _ledger(workspace: Workspace) -> dict[str, dict[date, dict[str, dict[str, An
     version = table.version()
     if workspace.remembered.get("deliveries", (None,))[0] != version:
         ledger: dict[str, dict[date, dict[str, dict[str, Any]]]] = {}
-        for row in table.read().select(["feed", "delivery_date", "file", "sha256", "bytes", "modified_at"]).to_pylist():
+        for row in table.read().select(_OF_THE_LEDGER).to_pylist():
             ledger.setdefault(row["feed"], {}).setdefault(row["delivery_date"], {})[row["file"]] = row
         workspace.remembered["deliveries"] = (version, ledger)
     return workspace.remembered["deliveries"][1]
@@ -163,7 +196,13 @@ def _differs(arrival: Arrival, known: dict[str, Any]) -> bool:
     size, modified_at = arrival.stamp()
     if size != known["bytes"]:
         return True
-    return modified_at != _utc(known["modified_at"]) and arrival.sha256() != known["sha256"]
+    return modified_at != _utc(known["modified_at"]) and _fingerprint(arrival, size, modified_at) != known["sha256"]
+
+
+@lru_cache(maxsize=100_000)
+def _fingerprint(arrival: Arrival, size: int, modified_at: datetime) -> str:
+    """A file's SHA-256, taken once as long as it stays as it is: where landing was restored from a copy, all times of change are new."""
+    return arrival.sha256()
 
 
 def _utc(moment: datetime) -> datetime:
@@ -171,7 +210,7 @@ def _utc(moment: datetime) -> datetime:
 
 
 def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datetime]) -> list[date]:
-    """Reading dates with delivered rows that were written after the day was last accounted for.
+    """Reading dates with rows of files that were first read after the day was last accounted for.
 
     Statistics of raw's files tell which deliveries may hold such days; only those are opened.
 
@@ -180,26 +219,37 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
         feed: name of the feed.
         accounted: when each reading date was last cleaned, UTC.
     """
-    deliveries: dict[date, datetime] = {}
+    read_at = _read_at(workspace, feed)
+    newest: dict[date, datetime] = {}
+    for (delivered, _), moment in read_at.items():
+        newest[delivered] = max(newest.get(delivered, moment), moment)
     first, last = workspace.site.first_utc_day(), workspace.site.last_day()
-    # A file is written before its commit, which a cleaning may come between; the ledger's line is written after it.
-    listed_at = workspace.table(Deliveries.name).partitions_written("delivery_date", only={"feed": feed})
+    suspects: dict[date, datetime] = {}
     for one in workspace.table(f"raw/{feed}").files():
         delivered = one.partition["delivery_date"]
-        written_at = max(one.written_at, listed_at.get(delivered, one.written_at))
+        moment = newest.get(delivered, one.written_at)
         smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")
         hull = [delivered] if smallest is None or largest is None else [delivered, *days_between(max(smallest, first), min(largest, last))]
-        if any(day not in accounted or accounted[day] < written_at for day in hull):
-            deliveries[delivered] = max(deliveries.get(delivered, written_at), written_at)
-    if not deliveries:
+        if any(day not in accounted or accounted[day] < moment for day in hull):
+            suspects[delivered] = max(suspects.get(delivered, one.written_at), one.written_at)
+    if not suspects:
         return []
-    listed = ", ".join(f"DATE '{d.isoformat()}'" for d in deliveries)
-    with workspace.engine() as engine:
-        table = register(engine, workspace.table(f"raw/{feed}"), only={"delivery_date": (min(deliveries), max(deliveries))})
-        held = engine.sql(
-            f"SELECT DISTINCT delivery_date, {_counted_on(workspace, feed)} FROM {table} WHERE delivery_date IN ({listed})"
-        ).fetchall()
-    return sorted({day for delivered, day in held if day not in accounted or accounted[day] < deliveries[delivered]})
+    touched: set[date] = set()
+    for (delivered, file), days in _days_of_files(workspace, feed, sorted(suspects)).items():
+        moment = read_at.get((delivered, file), suspects[delivered])
+        touched |= {day for day in days if day not in accounted or accounted[day] < moment}
+    return sorted(touched)
+
+
+def _read_at(workspace: Workspace, feed: str) -> dict[tuple[date, str], datetime]:
+    """When the rows of each file (delivery date, name) that raw holds were first read, UTC."""
+    # A ledger of an older version does not tell; its lines were written after the commit of what they tell of.
+    listed_at = workspace.table(Deliveries.name).partitions_written("delivery_date", only={"feed": feed})
+    return {
+        (day, file): _utc(line["read_at"]) if line["read_at"] else listed_at[day]
+        for day, files in _ledger(workspace).get(feed, {}).items()
+        for file, line in files.items()
+    }
 
 
 def days_that_came_since(workspace: Workspace, feeds: Sequence[str], seen: Mapping[str, Snapshot]) -> set[date]:
@@ -225,13 +275,15 @@ def days_that_came_since(workspace: Workspace, feeds: Sequence[str], seen: Mappi
 
 
 def abandoned_days(workspace: Workspace, feed: str) -> list[date]:
-    """Reading dates that were cleaned from deliveries which raw has read anew since, or no longer has.
+    """Reading dates that were cleaned from files which raw has read anew since, or no longer has.
 
-    The delivery may have held rows of these days that it does not hold now. Statistics of the account's files tell which to open.
+    The file may have held rows of these days that it does not hold now. Statistics of the account's files tell which to open.
     """
+    table = workspace.table("quality/conservation")
+    read_at = _read_at(workspace, feed)
     read = workspace.table(f"raw/{feed}").partitions_written("delivery_date")
     suspects: dict[date, datetime] = {}
-    for one in workspace.table("quality/conservation").files():
+    for one in table.files():
         smallest, largest = one.statistics.get("min.delivery_date"), one.statistics.get("max.delivery_date")
         if one.partition["feed"] != feed or smallest is None or largest is None:
             continue
@@ -241,8 +293,6 @@ def abandoned_days(workspace: Workspace, feed: str) -> list[date]:
         return []
     listed = ", ".join(f"DATE '{d.isoformat()}'" for d in suspects)
     with workspace.engine() as engine:
-        table = register(
-            engine, workspace.table("quality/conservation"), only={"date": (min(suspects), max(suspects)), "feed": (feed, feed)}
-        )
-        held = engine.sql(f"SELECT DISTINCT date, delivery_date FROM {table} WHERE date IN ({listed})").fetchall()
-    return sorted({day for day, delivered in held if delivered not in read or read[delivered] > suspects[day]})
+        account = register(engine, table, only={"date": (min(suspects), max(suspects)), "feed": (feed, feed)})
+        held = engine.sql(f"SELECT DISTINCT date, delivery_date, file FROM {account} WHERE date IN ({listed})").fetchall()
+    return sorted({day for day, *file in held if (moment := read_at.get(tuple(file))) is None or moment > suspects[day]})

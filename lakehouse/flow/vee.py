@@ -14,6 +14,7 @@ from lakehouse.flow.workspace import Workspace
 from lakehouse.storage.engine import register as as_view
 
 SHOWN_DAYS = 7
+WIDTH_INCHES = 11.0
 WORST_METERS = 5
 COLOURS = {"measured": "tab:blue", "estimated": "tab:orange", "edited": "tab:purple", "refused": "tab:red"}
 
@@ -97,6 +98,30 @@ def readings_of_meter(
     """
     if not workspace.has("cleaned/meter_readings"):
         raise TableNotFoundError(f"The site '{workspace.site.name}' has no meter readings.", "gridlake tables lists what it has.")
+    if first is None or last is None:
+        newest = _newest_day(workspace, meter)
+        last = last or newest
+        first = first or date.fromordinal(last.toordinal() - SHOWN_DAYS + 1)
+    with workspace.engine("cleaned/meter_readings", "quality/quarantine", days=(first, last)) as engine:
+        found = engine.sql(
+            """
+            SELECT register, interval_start, interval_minutes, energy_kwh, quality, rule, method, delivered_kwh, file
+            FROM cleaned.meter_readings WHERE meter_id = $meter AND date BETWEEN $first AND $last
+            UNION ALL BY NAME
+            SELECT register, interval_start, interval_minutes, NULL AS energy_kwh, 'refused' AS quality, rule,
+                   energy_kwh AS delivered_kwh, file
+            FROM quality.quarantine WHERE meter_id = $meter AND date BETWEEN $first AND $last AND interval_start IS NOT NULL
+            ORDER BY register, interval_start, quality""",
+            params={"meter": meter, "first": first, "last": last},
+        ).to_arrow_table()
+    if not found.num_rows:
+        _newest_day(workspace, meter)  # raises if the meter has no readings at all
+    if plot is not None:
+        plot.write_bytes(_picture(found, meter))
+    return found
+
+
+def _newest_day(workspace: Workspace, meter: str) -> date:
     with workspace.engine("cleaned/meter_readings", "quality/quarantine") as engine:
         # a meter all of whose rows were refused is in quarantine only
         [(newest,)] = engine.sql(
@@ -111,22 +136,7 @@ def readings_of_meter(
             raise TableNotFoundError(
                 f"There are no readings of meter '{meter}'.", f"Meters are named like {', '.join(m for (m,) in some)}."
             )
-        last = last or newest
-        first = first or date.fromordinal(last.toordinal() - SHOWN_DAYS + 1)
-        found = engine.sql(
-            """
-            SELECT register, interval_start, interval_minutes, energy_kwh, quality, rule, method, delivered_kwh, file
-            FROM cleaned.meter_readings WHERE meter_id = $meter AND date BETWEEN $first AND $last
-            UNION ALL BY NAME
-            SELECT register, interval_start, interval_minutes, NULL AS energy_kwh, 'refused' AS quality, rule,
-                   energy_kwh AS delivered_kwh, file
-            FROM quality.quarantine WHERE meter_id = $meter AND date BETWEEN $first AND $last AND interval_start IS NOT NULL
-            ORDER BY register, interval_start, quality""",
-            params={"meter": meter, "first": first, "last": last},
-        ).to_arrow_table()
-    if plot is not None:
-        plot.write_bytes(_picture(found, meter))
-    return found
+    return newest
 
 
 def _picture(found: pa.Table, meter: str) -> bytes:
@@ -138,8 +148,11 @@ def _picture(found: pa.Table, meter: str) -> bytes:
 
     rows = found.to_pandas()
     registers = sorted(rows["register"].dropna().unique())
-    figure = Figure(figsize=(11, 2.6 * max(len(registers), 1)), layout="constrained", dpi=120)
+    height = 2.6 * max(len(registers), 1)
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=120)
     FigureCanvasAgg(figure)
+    # Fixed margins: a layout that measures every label draws the picture twice.
+    figure.subplots_adjust(left=0.9 / WIDTH_INCHES, right=1 - 0.35 / WIDTH_INCHES, bottom=0.5 / height, top=1 - 0.1 / height)
     for axes, register in zip(figure.subplots(max(len(registers), 1), squeeze=False)[:, 0], registers, strict=False):
         own = rows[rows["register"] == register]
         standing = own[own["energy_kwh"].notna()]

@@ -9,7 +9,7 @@ import pytest
 
 from lakehouse.flow import clean, forecast
 from lakehouse.flow.clean import clean_readings_days
-from lakehouse.flow.raw import stale_deliveries, touched_days
+from lakehouse.flow.raw import read_deliveries, stale_deliveries, touched_days
 from lakehouse.flow.staleness import Step, next_steps, pulse, token_of
 from lakehouse.flow.workspace import Workspace
 from tests.flow.builders import (
@@ -85,13 +85,29 @@ def test_a_late_file_for_an_old_day_makes_just_that_day_stale(workspace: Workspa
     before = {f.path for f in workspace.table("cleaned/meter_readings").files()}
     taken = clean_up_to_date(workspace)
     assert spans(taken, "raw/readings") == [(day(11), day(11))]
-    # The delivery's other rows were written anew as well, so their day is looked at again.
-    touched = {d for s in spans(taken, "cleaned/meter_readings") for d in (s or ())}
-    assert touched <= {day(4), day(10)}
+    # The delivery's other file was read again with it, and touches nothing.
+    assert spans(taken, "cleaned/meter_readings") == [(day(4), day(4))]
     assert energy(workspace, day(4))[:2] == [5.0, 5.1]
     kept = {f.path for f in workspace.table("cleaned/meter_readings").files()} & before
-    assert {Path(p).parent.name for p in kept} == {f"date={day(n)}" for n in (1, 2, 3, 5, 6, 7, 8, 9)}
+    assert {Path(p).parent.name for p in kept} == {f"date={day(n)}" for n in (1, 2, 3, 5, 6, 7, 8, 9, 10)}
     assert accounts(workspace)["superseded"] == 24
+
+
+def test_a_delivery_that_is_read_again_by_hand_touches_all_its_days(workspace: Workspace):
+    land(workspace, "readings", day(11), "late.csv", reading_lines(day(4), meter="C"))
+    clean_up_to_date(workspace)
+    assert read_deliveries(workspace, "readings", [day(11)]).touched == [day(4), day(10)]
+    assert spans(clean_up_to_date(workspace), "cleaned/meter_readings") == [(day(4), day(4)), (day(10), day(10))]
+
+
+def test_a_file_of_a_delivery_that_is_read_with_other_settings_touches_its_days(workspace: Workspace):
+    land(workspace, "readings", day(11), "late.csv", reading_lines(day(4), meter="C"))
+    clean_up_to_date(workspace)
+    site = workspace.site.home / "gridlake.yaml"
+    text = site.read_text(encoding="utf-8")
+    site.write_text(text.replace("time_zone: Europe/Madrid", "time_zone: Europe/Berlin"), encoding="utf-8")
+    land(workspace, "readings", day(11), "more.csv", reading_lines(day(3), meter="C"))
+    assert spans(clean_up_to_date(Workspace.open(workspace.site.home)), "cleaned/meter_readings")[0] == (day(3), day(4))
 
 
 def test_a_late_file_in_a_delivery_of_its_own_touches_only_its_reading_day(workspace: Workspace):
@@ -121,11 +137,12 @@ def test_a_delivery_that_comes_while_its_day_is_being_cleaned_is_not_passed_over
 
 def test_a_delivery_whose_commit_a_cleaning_came_before_makes_its_day_stale(workspace: Workspace):
     cleaned_at = datetime.now(UTC)
-    ledger = workspace.table("quality/deliveries").partitions_written("delivery_date", only={"feed": "readings"})
+    [read_at] = workspace.table("quality/deliveries").read(f"feed = 'readings' AND delivery_date = DATE '{day(11)}'")["read_at"].to_pylist()
     accounted = dict.fromkeys((day(n) for n in range(1, 14)), cleaned_at)
     assert touched_days(workspace, "readings", accounted) == []
-    # Raw's files of the last delivery are older than its line in the ledger: between the two lies its commit.
-    between = ledger[day(11)] - timedelta(milliseconds=1)
+    # Raw's files of the last delivery are older than what its line in the ledger says: between the two lies its commit.
+    between = read_at - timedelta(milliseconds=1)
+    assert all(f.written_at <= between for f in workspace.table("raw/readings").files())
     assert day(10) in touched_days(workspace, "readings", {**accounted, day(10): between})
 
 

@@ -29,7 +29,7 @@ TABLES = (
 FEED = "readings"
 READING_DAYS = [day(n) for n in range(1, 9)]
 # Which attempt wrote a row, and when, is no part of what the row says.
-MOMENTS = ("modified_at",)
+MOMENTS = ("modified_at", "read_at")
 
 
 def processes() -> Any:

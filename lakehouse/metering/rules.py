@@ -36,6 +36,8 @@ class VeeRules:
         spike_neighbour_factor: and above this multiple of the larger of its two neighbours;
         spike_sure_factor: or that stands out by more than this multiple of the usual, and is a fifth above peak and neighbours,
             none of which is above the usual peak.
+        spike_far_factor: or that is above this multiple of peak and neighbours: the spike check of the Uniform Business Practices for
+            metering, where a peak may be 180 % above the third highest.
         spike_rated_share: and above this share of the connection's rating;
         spike_least_kw: or, where the rating is not known, above this power.
         stuck_least_repeats: shortest run of equal, non-zero readings that can be stuck, in intervals.
@@ -56,9 +58,10 @@ class VeeRules:
         shifted_least_strangeness: how much stranger than the strangest of its past days but one a whole file's hours must be,
         shifted_most_left: and what share of that may be left once they are moved, for the file's clock to be taken as shifted.
         profile_days: days of past that a like-day profile rests on.
-        persistence_per_hour: how much of a deviation from the profile remains after an hour (AR(1), for the gap's edges).
-        line_weight_hours: longest gap that is filled by the straight line between its edges, in hours; up to three times as long the line
-            counts less and less.
+        persistence_per_hour: how much of a deviation from the profile remains after an hour (AR(1), for the gap's edges), where the
+            register's like days do not tell.
+        line_weight_hours: the same for the straight line: longest gap that it fills alone, in hours; up to three times as long it counts
+            less and less.
         interpolate_hours: longest gap that is interpolated where a meter has no profile, in hours.
         register_tolerance_kwh: by how much the intervals may differ from their register difference, in kWh,
         register_tolerance_share: or as a share of the difference, whichever is more; what the register's last digit is worth comes on top.
@@ -75,6 +78,7 @@ class VeeRules:
     spike_lone_factor: float = 2.0
     spike_neighbour_factor: float = 4.0
     spike_sure_factor: float = 5.0
+    spike_far_factor: float = 2.8
     spike_rated_share: float = 0.25
     spike_least_kw: float = 4.0
     stuck_least_repeats: int = 5

@@ -8,7 +8,6 @@ that a rule could name.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
+from lakehouse.metering import limits
 from lakehouse.metering.clocks import MANY_HOURS, SAMPLED_REGISTERS
 from lakehouse.metering.ordered import (
     EPOCH,
@@ -214,6 +214,7 @@ class _Screen:
         self.known_qualities: set[str | None] = {None}
         self.runs: list[tuple[str, str]] = []
         self.rows = self.breaks = 0
+        self.last_meter: str | None = None
 
     def over(self, relation: Any) -> _Screen:
         """Looks at all rows of a relation.
@@ -332,11 +333,13 @@ class _Screen:
         register = np.cumsum(new_register)[at] - 1
         if np.any((register[1:] == register[:-1]) & (of_day[1:] <= of_day[:-1])):
             raise OutOfOrder
-        keys = key_of(meters.take(pa.array(register_at)), registers.take(pa.array(register_at)))
         names = registers.take(pa.array(register_at))
-        rated, known = self.past.of_meters(meters.take(pa.array(register_at)))
+        meter_of = meters.take(pa.array(register_at))
+        keys = key_of(meter_of, names)
+        rated, known = self.past.of_meters(meter_of)
         is_net = matches(names, r"^net|_net$")[register]
-        is_export = matches(names, r"^export")[register]
+        export = matches(names, r"^export")
+        is_export = export[register]
         rated_day = rated[register]
         levels = {
             "mean_kw": np.where(is_complete & ~sender_days, day_sum / 24.0, np.nan),
@@ -354,6 +357,24 @@ class _Screen:
             has_rating = rated_day > 0
             plain &= ~has_rating | (most_kw <= rated_day * (1 + self.rules.rating_tolerance))
             plain &= ~(np.abs(day_sum) / 24.0 > 3 * rated_day)
+        # Of a meter that the stream's border cut in two, the export register may have come in the chunk before.
+        may_export = pc.is_in(meter_of, value_set=meter_of.filter(pa.array(export))).to_numpy(zero_copy_only=False)
+        may_export[0] |= meter_of[0].as_py() == self.last_meter
+        self.last_meter = meter_of[-1].as_py()
+        rests = limits.resting_with_export(
+            self.rules,
+            np.cumsum(np.append(True, differs(meter_of))),
+            may_export,
+            export,
+            register_at,
+            start,
+            minutes,
+            kwh,
+            follows,
+            run_starts,
+        )
+        if rests is not None:
+            plain &= ~by_day(np.logical_or, by_part(np.logical_or, rests))
         file_of_part = self._files(table, parts)
         plausible, elsewhere = self._dates(file_of_part, firsts, of_day)
         # A row that counts on another day than its own brings its register's account of that day with it.
@@ -376,10 +397,12 @@ class _Screen:
             # A day that a rule may change is no past of later days; what is left makes the limits narrower, never wider.
             usual = self.past.before(keys, register, of_day, {c: np.where(sound, v, np.nan) for c, v in levels.items()})
             past_days = usual["past_days"] = usual["past_days"] if past_days is None else past_days
-            slipped = self._slipped(usual, day_sum)
-            passes = plain & ~self._spiking(usual, rated_day, kwh, kw, follows, at, days_n, by_day, by_part) & ~slipped
-            passes &= ~self._odd_zeros(usual, zeros, is_export, most_after_zero, hours_with_zeros, jumps_from_zero, zero_hours_mask)
-            passes &= longest_equal < self._longest_run(usual)
+            slipped = limits.slipped(self.rules, usual, day_sum)
+            passes = plain & ~limits.spiking(self.rules, usual, rated_day, kwh, kw, follows, days_n, by_day, by_part) & ~slipped
+            passes &= ~limits.odd_zeros(
+                self.rules, usual, zeros, is_export, most_after_zero, hours_with_zeros, jumps_from_zero, zero_hours_mask
+            )
+            passes &= longest_equal < limits.longest_run(self.rules, usual)
             # What reaches over midnight: a slip of a file, and zeros whose energy comes the day after.
             passes &= ~(follows_day & np.append(False, slipped[:-1])) & ~np.append(follows_day[1:] & slipped[1:], False)
             passes &= ~(follows_day & np.append(False, (~passes & zero[last_at])[:-1]))
@@ -495,81 +518,6 @@ class _Screen:
         """Whether the first registers of a file were not like most of it, so that they were measured by the wrong span."""
         usual = self.usual_spans()
         return any(self.judged_by.get(file) != usual[name] for name, file in self.files.items() if name in usual)
-
-    def _spiking(
-        self,
-        usual: dict[str, np.ndarray],
-        rated: np.ndarray,
-        kwh: np.ndarray,
-        kw: np.ndarray,
-        follows: np.ndarray,
-        at: np.ndarray,
-        days_n: np.ndarray,
-        by_day: Any,
-        by_part: Any,
-    ) -> np.ndarray:
-        """Days with a reading that could be a spike."""
-        rules = self.rules
-        low = np.where(np.isfinite(rated), rules.spike_rated_share * rated, rules.spike_least_kw)
-        with np.errstate(all="ignore"):
-            limit = np.where(
-                usual["past_days"] >= rules.spike_least_days, np.maximum(low, rules.spike_factor * usual["usual_peak_kw"]), np.inf
-            )
-        most = by_day(np.maximum, by_part(np.maximum, kw))
-        suspicious = most > limit
-        if suspicious.any():
-            before, after = np.full(len(kwh), -np.inf), np.full(len(kwh), -np.inf)
-            before[1:] = np.where(follows[1:], kwh[:-1], -np.inf)
-            after[:-1] = np.where(follows[1:], kwh[1:], -np.inf)
-            row_limit = np.repeat(limit, days_n)
-            beside = np.maximum(np.maximum(before, after), 0) * np.divide(kw, kwh, out=np.zeros(len(kw)), where=kwh != 0)
-            usual_lone = np.where(np.isnan(usual["usual_lone_kw"]), usual["usual_peak_kw"], usual["usual_lone_kw"])
-            usual_lone = np.repeat(np.nan_to_num(usual_lone, nan=0.0), days_n)
-            alone = (kwh > rules.spike_neighbour_factor * np.maximum(np.maximum(before, after), 0)) | (
-                kw - beside > rules.spike_sure_factor * usual_lone
-            )
-            alone &= kw - beside > rules.spike_lone_factor * usual_lone
-            suspicious &= by_day(np.logical_or, by_part(np.logical_or, alone & (kw > row_limit)))
-        return suspicious
-
-    def _slipped(self, usual: dict[str, np.ndarray], day_sum: np.ndarray) -> np.ndarray:
-        """Days whose level is far from the usual by about a thousand."""
-        with np.errstate(all="ignore"):
-            decades = np.abs(np.log10(np.abs(day_sum) / 24.0 / usual["usual_mean_kw"]))
-            near = np.abs(decades - 3) < self.rules.unit_slip_decades + 0.3
-        return near & (usual["usual_mean_kw"] > 0) & (day_sum != 0)
-
-    def _odd_zeros(
-        self,
-        usual: dict[str, np.ndarray],
-        zeros: np.ndarray,
-        is_export: np.ndarray,
-        most_after_zero: np.ndarray,
-        hours_with_zeros: np.ndarray,
-        jumps: np.ndarray,
-        zero_hours_mask: np.ndarray,
-    ) -> np.ndarray:
-        """Days with zeros that could be a dead register or one that was read late."""
-        rules = self.rules
-        known = np.nan_to_num(usual["usual_hours_with_zeros"]).astype(np.int64)
-        around = known | known << 1 | known >> 1 | (known & 1) << 23 | known >> 23
-        with np.errstate(all="ignore"):
-            longest = np.where(usual["usual_zero_hours"] < 1, rules.zero_run_hours, rules.zero_run_hours_where_usual)
-            is_usual = (
-                (usual["usual_zero_share"] >= rules.zero_usual_share)
-                & (most_after_zero <= usual["usual_peak_kw"])
-                & ~jumps
-                & ((zero_hours_mask & ~around) == 0)
-                & ((hours_with_zeros < longest) | (hours_with_zeros <= usual["usual_zero_hours"]))
-            )
-            has_past = usual["past_days"] >= rules.least_history_days
-        return (zeros > 0) & ~is_export & has_past & ~is_usual
-
-    def _longest_run(self, usual: dict[str, np.ndarray]) -> np.ndarray:
-        """From which length on a run of equal values could be stuck, in intervals."""
-        rules = self.rules
-        share = np.where(usual["past_days"] >= rules.least_history_days, np.nan_to_num(usual["usual_repeat_share"], nan=0.01), 0.3)
-        return np.maximum(rules.stuck_least_repeats, 1 + math.log(rules.stuck_chance) / np.log(np.clip(share, 0.01, 0.99)))
 
     def _keep(
         self,

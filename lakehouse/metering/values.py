@@ -74,81 +74,141 @@ def unit_slips(run: Run) -> None:
 def late_register_reads(run: Run, delivered: str) -> None:
     """Zeros, then their energy in one reading: the register was read late. The sum is right, its spread is put right.
 
-    Fires only on registers that hardly ever count zero, where the reading is about what the zeros and itself should hold. An import
-    register rests while its meter exports: that is no fault.
+    Fires where the reading is about what the zeros and itself should hold, and the zeros are no habit of the register. An import
+    register rests while its meter exports: that is no fault. Where neither counts, nothing but a late read explains it.
     """
-    run.make("late_reads", _late_reads_sql(run))
-    if run.count(f"SELECT count(*) FROM {run.late_reads} l JOIN {run.meters} m USING (meter_id) WHERE m.registers LIKE '%export%'"):
-        run.execute(
+    run.make("late_blocks", _late_blocks_sql(run))
+    run.make("late_reads", f"SELECT * FROM {run.late_blocks} WHERE is_telling")
+    if run.count(f"SELECT count(*) FROM {run.late_blocks} WHERE has_export"):
+        run.make("late_exports", _late_exports_sql(run, delivered))
+        run.make(
+            "late_reads",
             f"""
-            DELETE FROM {run.late_reads} WHERE (meter_id, opens) IN (
-                SELECT (l.meter_id, l.opens) FROM {delivered} d
-                JOIN (SELECT DISTINCT meter_id, opens, closes FROM {run.late_reads}) l ON l.meter_id = d.meter_id
-                     AND d.interval_start >= l.opens AND d.interval_start < l.closes
-                WHERE d.register LIKE 'export%' AND d.energy_kwh > 0 AND {IS_READING})
-            """
+            SELECT b.* FROM {run.late_blocks} b LEFT JOIN {run.late_exports} e USING (meter_id, register, opens)
+            WHERE COALESCE(e.feeding, 0) = 0 AND (b.is_telling OR e.resting = b.zeros AND e.resting_elsewhere = 0)
+            """,
         )
     _edit(
         run,
         "late_register_read",
         f"""
-        SELECT id, total_kwh / (zeros + 1) AS new_kwh, 'spread_sum' AS method,
-               'expected energy in every interval, found ' || zeros || ' without and then ' || total_kwh || ' kWh' AS reason,
-               opens AS basis_from, closes AS basis_to
-        FROM {run.late_reads}
+        SELECT l.id, b.total_kwh / (b.zeros + 1) AS new_kwh, 'spread_sum' AS method,
+               'expected energy in every interval, found ' || b.zeros || ' without and then ' || b.total_kwh || ' kWh' AS reason,
+               b.opens AS basis_from, b.closes AS basis_to
+        FROM {run.late_reads} b
+        JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
         """,
     )
 
 
-def _late_reads_sql(run: Run) -> str:
+def _late_exports_sql(run: Run, delivered: str) -> str:
+    """What the export registers of such meters did: intervals of the zeros in which they counted, or rested as the import register did.
+
+    `resting_elsewhere` are the other intervals of the same days in which both rested: a register that is too coarse, or a battery that
+    holds the meter at zero, has many.
+    """
+    return f"""
+        WITH exports AS (
+            SELECT d.meter_id, d.interval_start, d.date, max(d.energy_kwh) AS energy_kwh
+            FROM {delivered} d
+            SEMI JOIN (
+                SELECT meter_id, unnest([CAST(opens AS DATE), CAST(closes AS DATE)]) AS date FROM {run.late_blocks} WHERE has_export
+            ) b ON b.meter_id = d.meter_id AND b.date = d.date
+            WHERE d.register LIKE 'export%' AND {IS_READING} GROUP BY d.meter_id, d.interval_start, d.date
+        )
+        SELECT meter_id, register, opens, count(*) FILTER (WHERE is_inside AND energy_kwh > 0) AS feeding,
+               count(*) FILTER (WHERE is_inside AND energy_kwh = 0) AS resting,
+               count(*) FILTER (WHERE NOT is_inside AND energy_kwh = 0 AND value_kwh = 0) AS resting_elsewhere
+        FROM (
+            SELECT b.meter_id, b.register, b.opens, e.energy_kwh, l.value_kwh,
+                   e.interval_start >= b.opens AND e.interval_start < b.closes AS is_inside
+            FROM {run.late_blocks} b
+            JOIN exports e ON e.meter_id = b.meter_id AND e.date BETWEEN CAST(b.opens AS DATE) AND CAST(b.closes AS DATE)
+            LEFT JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start = e.interval_start
+            WHERE b.has_export
+        )
+        GROUP BY meter_id, register, opens
+    """
+
+
+def _late_blocks_sql(run: Run) -> str:
+    """SQL for zeros and the reading that ends them where that could hold their energy.
+
+    `is_telling` where the register's own past says that the zeros are a fault; else it is one only if the meter's export register
+    rested with it.
+    """
     rules = run.rules
-    ratio = rules.late_read_ratio
+
+    def holds(before: str, after: str, excess: float) -> str:
+        """SQL for: the reading is above the mean of what lies beside, and its share is about that."""
+        mean = f"({before} + {after}) / 2"
+        return f"""total_kwh > {excess} * {mean}
+            AND share_kwh BETWEEN {mean} / {rules.late_read_ratio} AND {mean} * {rules.late_read_ratio}"""
+
+    def middle(step: str) -> str:
+        """SQL for the middle one of the three readings before or after a row."""
+        one, other, third = (f"{step}(value_kwh, {n}) OVER t" for n in (1, 2, 3))
+        return f"greatest(least({one}, {other}), least(greatest({one}, {other}), {third}))"
+
     return f"""
         WITH marked AS (
             SELECT l.*, v.usual_zero_share, v.usual_zero_hours, v.past_days, v.usual_peak_kw,
                    CASE WHEN l.value_kwh = 0 THEN {zero_days_around("v.zero_days", "l.interval_start")} END AS zero_days,
                    COALESCE(sum(CAST(l.value_kwh <> 0 AS INTEGER)) OVER (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start
-                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS block
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS block,
+                   {middle("lag")} AS middle_before, {middle("lead")} AS middle_after
             FROM {run.lined} l LEFT JOIN {run.levels} v USING (meter_id, register, date)
             WHERE l.value_kwh IS NOT NULL
+            WINDOW t AS (PARTITION BY l.meter_id, l.register ORDER BY l.interval_start)
         ), blocks AS (
             -- A block is the zeros after one reading and the reading that ends them.
             SELECT meter_id, register, block, count(*) FILTER (WHERE value_kwh = 0) AS zeros, sum(value_kwh) AS total_kwh,
                    bool_and(id IS NOT NULL) AS is_delivered, bool_or(value_kwh <> 0) AS is_ended,
                    min(interval_start) AS opens, max(interval_start) AS closes, max(interval_minutes) AS minutes, count(*) AS n,
                    max(usual_zero_share) AS usual_zero_share, max(usual_zero_hours) AS usual_zero_hours,
-                   max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw, max(zero_days) AS zero_days
+                   max(past_days) AS past_days, max(usual_peak_kw) AS usual_peak_kw, max(zero_days) AS zero_days,
+                   COALESCE(arg_min(middle_before, interval_start), 0) AS middle_before,
+                   COALESCE(arg_max(middle_after, interval_start), 0) AS middle_after
             FROM marked GROUP BY meter_id, register, block
         ), beside AS (
             SELECT *, total_kwh * 60.0 / minutes AS total_kw, total_kwh / n AS share_kwh,
-                   COALESCE(lag(total_kwh / n) OVER w, 0) AS before_kwh, COALESCE(lead(total_kwh / n) OVER w, 0) AS after_kwh
+                   -- What one interval beside holds: where a block of zeros lies there, its share.
+                   COALESCE(lag(total_kwh / n) OVER w, 0) AS before_kwh, COALESCE(lead(total_kwh / n) OVER w, 0) AS after_kwh,
+                   -- The readings directly beside.
+                   COALESCE(CASE WHEN lag(closes + to_minutes(minutes)) OVER w = opens THEN lag(total_kwh) OVER w END, 0) AS last_kwh,
+                   COALESCE(CASE WHEN lead(n) OVER w = 1 AND closes + to_minutes(minutes) = lead(opens) OVER w THEN lead(total_kwh) OVER w
+                       END, 0) AS next_kwh
             FROM blocks WINDOW w AS (PARTITION BY meter_id, register ORDER BY opens)
+        ), judged AS (
+            SELECT b.*, COALESCE(m.registers LIKE '%export%', false) AS has_export,
+                -- A register that hardly ever counts zero: the sum is about what its neighbours let expect.
+                usual_zero_share < {rules.zero_usual_share} AND usual_zero_hours <= zeros * minutes / 60.0 + 4
+                AND {holds("before_kwh", "after_kwh", rules.late_read_excess)}
+                -- One that does so at other hours of the day, as a PV meter: zeros are new there, and the reading stands out on both sides.
+                OR zero_days <= 1 AND total_kwh > {rules.late_read_lone_excess} * greatest(before_kwh, after_kwh)
+                AND least(before_kwh, after_kwh) > 0 AND {holds("before_kwh", "after_kwh", 1)}
+                -- One that never counted zero around that hour: the zeros are the fault, and the reading need not stand out much.
+                OR zero_days = 0 AND past_days >= {rules.spike_least_days} AND least(before_kwh, after_kwh) > 0
+                AND ({holds("before_kwh", "after_kwh", rules.late_read_least_excess)}
+                     OR {holds("middle_before", "middle_after", rules.late_read_least_excess)})
+                -- One that often does: the sum can't be one interval's, and its share can. More than the connection carries is a fault of
+                -- its own, unless the register counted on both sides what the share says.
+                OR (total_kw <= COALESCE(m.rated_kw * {1 + rules.rating_tolerance}, total_kw) OR least(last_kwh, next_kwh) > 0)
+                AND total_kw > 1.2 * usual_peak_kw AND share_kwh * 60.0 / minutes <= 1.05 * usual_peak_kw AND before_kwh > 0
+                AND share_kwh BETWEEN least(before_kwh, after_kwh) / {rules.late_read_ratio}
+                    AND greatest(before_kwh, after_kwh) * {rules.late_read_ratio} AS is_telling,
+                -- What a meter that neither takes nor gives would have counted; see `_late_exports_sql`. A flow that turns round passes
+                -- zero, so that a single interval tells less.
+                has_export AND {holds("middle_before", "middle_after", rules.late_read_least_excess)}
+                AND (zeros > 1 OR total_kwh > {rules.late_read_lone_excess} * greatest(last_kwh, next_kwh)
+                     AND least(last_kwh, next_kwh) > 0) AS is_likely
+            FROM beside b LEFT JOIN {run.meters} m ON m.meter_id = b.meter_id
+            WHERE zeros > 0 AND is_ended AND is_delivered AND closes = opens + to_minutes(CAST(minutes * (n - 1) AS BIGINT))
+              AND zeros * minutes <= {rules.late_read_hours} * 60 AND past_days >= {rules.least_history_days}
+              AND register NOT LIKE 'export%'
         )
-        SELECT l.id, b.meter_id, b.zeros, b.total_kwh, b.opens, b.closes
-        FROM beside b LEFT JOIN {run.meters} m ON m.meter_id = b.meter_id
-        JOIN {run.lined} l ON l.meter_id = b.meter_id AND l.register = b.register AND l.interval_start BETWEEN b.opens AND b.closes
-        WHERE b.zeros > 0 AND b.is_ended AND b.is_delivered AND b.closes = b.opens + to_minutes(CAST(b.minutes * (b.n - 1) AS BIGINT))
-          AND b.zeros * b.minutes <= {rules.late_read_hours} * 60 AND b.past_days >= {rules.least_history_days}
-          AND b.register NOT LIKE 'export%' AND (
-              -- A register that hardly ever counts zero: the sum is about what its neighbours let expect.
-              b.usual_zero_share < {rules.zero_usual_share} AND b.usual_zero_hours <= b.zeros * b.minutes / 60.0 + 4
-              AND b.total_kwh > {rules.late_read_excess} * (b.before_kwh + b.after_kwh) / 2
-              AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
-              -- One that does so at other hours of the day, as a PV meter: zeros are new there, and the reading stands out on both sides.
-              OR b.zero_days <= 1 AND b.total_kwh > {rules.late_read_lone_excess} * greatest(b.before_kwh, b.after_kwh)
-              AND least(b.before_kwh, b.after_kwh) > 0 AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio}
-                  AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
-              -- One that never counted zero around that hour: the zeros are the fault, and the reading need not stand out much.
-              OR b.zero_days = 0 AND b.past_days >= {rules.spike_least_days}
-              AND b.total_kwh > {rules.late_read_least_excess} * (b.before_kwh + b.after_kwh) / 2 AND least(b.before_kwh, b.after_kwh) > 0
-              AND b.share_kwh BETWEEN (b.before_kwh + b.after_kwh) / 2 / {ratio} AND (b.before_kwh + b.after_kwh) / 2 * {ratio}
-              -- One that often does: the sum can't be one interval's, and its share can. More than the connection carries is a fault of
-              -- its own.
-              OR b.total_kw <= COALESCE(m.rated_kw * {1 + rules.rating_tolerance}, b.total_kw)
-              AND b.total_kw > 1.2 * b.usual_peak_kw AND b.share_kwh * 60.0 / b.minutes <= 1.05 * b.usual_peak_kw
-              AND b.before_kwh > 0 AND b.share_kwh BETWEEN least(b.before_kwh, b.after_kwh) / {ratio} AND greatest(b.before_kwh,
-                  b.after_kwh) * {ratio}
-          )
+        SELECT meter_id, register, zeros, total_kwh, opens, closes, has_export, COALESCE(is_telling, false) AS is_telling
+        FROM judged WHERE is_telling OR is_likely
     """
 
 
@@ -198,7 +258,8 @@ def spikes(run: Run) -> None:
           AND (b.value_kwh > {rules.spike_neighbour_factor} * COALESCE(b.neighbour_kwh, 0)
                OR b.kw - COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes > {rules.spike_sure_factor} * {usual_lone}
                   AND b.kw > {SURE_EXCESS} * greatest(v.usual_peak_kw, COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes)
-                  AND COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes <= {rules.spike_factor} * v.usual_peak_kw)
+                  AND COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes <= {rules.spike_factor} * v.usual_peak_kw
+               OR b.kw > {rules.spike_far_factor} * greatest(v.usual_peak_kw, COALESCE(b.neighbour_kwh, 0) * 60.0 / b.interval_minutes))
         """,
     )
 

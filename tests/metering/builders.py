@@ -80,7 +80,7 @@ def past(days=14, *, until=MONDAY, meter="A", kwh=None, wobble=0.01, **more):
     return rows
 
 
-def meters(*entries, registered=True):
+def meters(*entries, registered=True, registers="import"):
     """Rows of cleaned/meters; an entry is a name or (name, class, rated_kw)."""
     full = [(e, "household", 9.2) if isinstance(e, str) else e for e in entries]
     return pa.table(
@@ -89,7 +89,7 @@ def meters(*entries, registered=True):
             "meter_class": pa.array([e[1] for e in full], pa.string()),
             "interval_minutes": pa.array([60] * len(full), pa.int32()),
             "rated_kw": pa.array([e[2] for e in full], pa.float64()),
-            "registers": pa.array(["import"] * len(full), pa.string()),
+            "registers": pa.array([registers] * len(full), pa.string()),
             "first_date": pa.nulls(len(full), pa.date32()),
             "last_date": pa.nulls(len(full), pa.date32()),
             "is_registered": pa.array([registered] * len(full), pa.bool_()),

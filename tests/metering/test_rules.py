@@ -101,6 +101,8 @@ def test_a_spike_is_refused_and_an_evening_peak_is_not():
     spiking = run(past() + day(changed(3, 5.6)))
     assert [q for q in spiking.refused()] == [("spike", 3)]
     assert spiking.hours()[3]["quality"] == "estimated" and spiking.hours()[3]["delivered_kwh"] == 5.6
+    # Beside something that is in use, as high as the usual peak: three times as much as either is no use.
+    assert [q for q in run(past() + day(changed(18, [1.0, 4.5, 0.6]))).refused()] == [("spike", 19)]
     # As high, but its neighbours rise with it: somebody was at home.
     assert run(past() + day(changed(18, [2.1, 5.6, 4.0]))).quarantined == []
 
@@ -134,6 +136,42 @@ def test_a_late_register_read_is_spread_over_the_hours_it_missed():
     assert [r["delivered_kwh"] for r in got] == [0.0, 0.0, pytest.approx(1.18)]
     # A zero and then the usual value is an empty hour, not a late read.
     assert run(past() + day(changed(9, 0.0))).hours()[10]["quality"] == "measured"
+
+
+# A home with a roof: it feeds in from nine to four, and takes at other hours.
+TAKEN = [*USUAL[:9], *[0.0] * 8, *USUAL[17:]]
+GIVEN = [0.0 if v else 0.7 for v in TAKEN]
+
+
+def roof(taken, given):
+    """Four weeks of a home with a roof, and a day with these values."""
+    before = past(kwh=TAKEN) + past(kwh=GIVEN, register="export")
+    last = day(taken) + day(given, register="export")
+    return run(before + last, known=meters(("A", "pv", 9.2), registers="export,import"))
+
+
+def test_a_meter_that_neither_takes_nor_gives_was_read_late():
+    late = changed(17, [0.0, 0.0, 1.05], changed(16, 0.3, TAKEN))  # at dusk, where zeros are usual on this register
+    given = changed(16, 0.0, GIVEN)
+    spread = roof(late, given).hours()
+    assert [(spread[n]["energy_kwh"], spread[n]["rule"]) for n in (17, 18, 19)] == [(pytest.approx(0.35), "late_register_read")] * 3
+    # A flow that turns round passes zero: a single interval, and no more after it than later, tells nothing.
+    turning = changed(16, [0.3, 0.0, 0.66], TAKEN)
+    assert {r["rule"] for r in roof(turning, given).hours().values()} == {None}
+    # It fed in: the register rested.
+    assert {r["rule"] for r in roof(late, changed(17, 0.2, given)).hours().values()} == {None}
+    # Both registers rest at other hours as well: they are coarse, or a battery holds the meter at zero.
+    assert {r["rule"] for r in roof(changed(12, 0.0, late), changed(12, 0.0, given)).hours().values()} == {None}
+
+
+def test_a_charger_that_was_read_late_counts_more_than_its_connection_carries():
+    charging = [*[7.3] * 4, 0.9, *[0.0] * 14, *[7.3] * 5]
+    late = changed(20, [0.0, 0.0, 21.9], charging)
+    result = run(past(kwh=charging, wobble=0.002) + day(late), known=meters(("A", "ev", 9.2)))
+    assert [result.hours()[n]["energy_kwh"] for n in (20, 21, 22)] == pytest.approx([7.3] * 3)
+    # As much, and nothing beside it that would say so.
+    alone = run(past(kwh=charging, wobble=0.002) + day(changed(12, 21.9, charging)), known=meters(("A", "ev", 9.2)))
+    assert alone.refused() == [("beyond_rating", 12)]
 
 
 def test_a_day_in_watt_hours_is_put_right_and_a_busy_day_is_not():

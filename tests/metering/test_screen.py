@@ -73,7 +73,24 @@ def faulty_days(seed: int, days: int = 24) -> list[dict]:
                 lines = [{**r, "interval_start": r["interval_start"] + timedelta(hours=1)} for r in lines]
                 lines = [{**r, "date": r["interval_start"].date()} for r in lines]
             rows += lines
+        rows += roof(rng, at, is_late=n > 10 and rng.random() < 0.5)
     return rows
+
+
+def roof(rng: random.Random, at: date, *, is_late: bool) -> list[dict]:
+    """A day of a home that feeds in at noon, and whose register was read late in the evening."""
+    taken = [0.0 if 9 <= n < 17 else round(v * rng.uniform(0.8, 1.2), 3) for n, v in enumerate(USUAL)]
+    given = [0.0 if v else 0.7 for v in taken]
+    if is_late:
+        taken[16:20], given[16] = [0.3, 0.0, 0.0, sum(taken[17:20])], 0.0
+    import_, export = (
+        day(kwh, meter="G", at=at, first_line=f, register=r) for kwh, f, r in ((taken, 800, "import"), (given, 700, "export"))
+    )
+    return [*export, *import_]
+
+
+def known() -> pa.Table:
+    return pa.concat_tables([meters(*"ABCDEF"), meters("G", registers="export,import")])
 
 
 def outcome(rows: list[dict], *, trust_nothing: bool, days: list[date] | None = None, order: str = "") -> dict[str, list]:
@@ -81,7 +98,7 @@ def outcome(rows: list[dict], *, trust_nothing: bool, days: list[date] | None = 
     with duckdb.connect() as connection:
         connection.register("landed", pa.Table.from_pylist(rows, SCHEMA))
         connection.execute(f"CREATE TABLE delivered AS SELECT * FROM landed {order}")
-        connection.register("known_meters", meters(*"ABCDEF"))
+        connection.register("known_meters", known())
         spans = sorted({r["date"] for r in rows if r["date"]})
         every = [spans[0] + timedelta(days=n) for n in range((spans[-1] - spans[0]).days + 1)]
         vee = validate_estimate_edit(

@@ -5,6 +5,7 @@
 
 PATH is the folder with the published data sets (`spain/`, `entsoe_de/`, …); GRIDLAKE_DATA or `../shared/data` beside the repository
 when left out. Rolling origin, models refitted every `--refit` days on what was known at the issue; nothing after the issue is read.
+A span of several calendar years is measured in each of them as well.
 Quarter-hourly German series are averaged to hours here, to keep a full run below an hour on two cores.
 """
 
@@ -25,6 +26,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lakehouse.forecasting.backtest import BacktestResult, backtest
+from lakehouse.forecasting.metrics import measure
 from lakehouse.forecasting.task import ExogenousInput, ForecastTask
 
 GAPS = ["n/e", "-", " ", "", "N/A", "NaN"]
@@ -141,14 +143,27 @@ def entsoe_load(data: Path) -> Case:
     )
 
 
+GENERATION = {"operator_onshore": "on_wind", "operator_offshore": "off_wind", "operator_solar": "solar"}
+
+
 def entsoe_generation(data: Path, folder: str, target: str) -> Case:
-    table = entsoe_table(data / "entsoe_de" / folder, ("2018", "2019", "2020", "2021"))
+    """Wind or sun with what the operator publishes by the issue at 18:00: its forecast of it, of the others, and of the load."""
+    years, forecast = ("2018", "2019", "2020", "2021"), "Day-ahead (MW)"
+    table = entsoe_table(data / "entsoe_de" / folder, years)
+    inputs = table[["interval_start", forecast]].rename(columns={forecast: "operator"})
+    neighbours = {name: (other, forecast) for name, other in GENERATION.items() if other != folder}
+    neighbours["operator_load"] = ("load", "Day-ahead Total Load Forecast (MW)")
+    for name, (other, told) in neighbours.items():
+        one = entsoe_table(data / "entsoe_de" / other, years)[["interval_start", told]].rename(columns={told: name})
+        inputs = inputs.merge(one, on="interval_start", how="left")
     task = ForecastTask(
         target,  # type: ignore[arg-type]
         (folder,), "Europe/Berlin", "DE", "", 51.0, 10.0, issue_time_local="18:00",
-        inputs=(ExogenousInput("operator", "MW", "operator_forecast", "day_ahead", forecasts_target=True),),
+        inputs=(
+            ExogenousInput("operator", "MW", "operator_forecast", "day_ahead", forecasts_target=True),
+            *(ExogenousInput(name, "MW", "market", "day_ahead") for name in neighbours),
+        ),
     )  # fmt: skip
-    inputs = table[["interval_start", "Day-ahead (MW)"]].rename(columns={"Day-ahead (MW)": "operator"})
     return Case(
         task,
         long(table["interval_start"], table["Actual (MW)"], folder),
@@ -355,6 +370,24 @@ def run(
     return case, result
 
 
+def shares_of(case: Case, measures: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The figure that the bar is about, by model: the measure itself, or its share of what it is compared with."""
+    last_week = {"pinball": measures["seasonal_naive"]["mae"] / 2}
+    reference = (last_week if case.against == "last_week" else measures.get(case.against, {})).get(case.measure, 1.0)
+    return {model: found[case.measure] / reference for model, found in measures.items()}
+
+
+def shares_by_year(case: Case, result: BacktestResult) -> dict[int, dict[str, float]]:
+    """`shares_of` each local calendar year; nothing where the span lies in one."""
+    year = result.forecasts["valid_at"].dt.tz_convert(case.task.time_zone).dt.year
+    if year.nunique() < 2:
+        return {}
+    return {
+        int(one): shares_of(case, {str(m): measure(part, case.task) for m, part in rows.groupby("model", sort=False)})
+        for one, rows in result.forecasts.groupby(year)
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -380,15 +413,16 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
             continue
         print(f"\n{name}  {result.first_day} to {result.last_day}  bar: {case.bar}  {result.label}  ({time.perf_counter() - began:.0f} s)")
-        last_week = {"pinball": result.measures["seasonal_naive"]["mae"] / 2}
-        reference = (last_week if case.against == "last_week" else result.measures.get(case.against, {})).get(case.measure, 1.0)
+        shares = shares_of(case, result.measures)
+        by_year = shares_by_year(case, result)
         for model, found in sorted(result.measures.items(), key=lambda item: item[1]["mae"]):
-            share = found[case.measure] / reference
+            share = shares[model]
             verdict = "" if model == case.against else ("met" if share <= case.limit else "missed")
             print(
                 f"  {model:15s} MAE {found['mae']:10.4g}  MAPE {found['mape']:7.3f} %  "
                 f"WAPE {found['wape']:6.3f} %  rMAE {found['rmae']:.3f}  "
-                f"80 % covers {found['coverage_80']:5.1f} %  {case.measure}{' ratio' if case.against else ''} {share:.3f} {verdict}",
+                f"80 % covers {found['coverage_80']:5.1f} %  {case.measure}{' ratio' if case.against else ''} {share:.3f} {verdict}"
+                + "".join(f"  {year}: {of_year[model]:.3f}" for year, of_year in by_year.items()),
                 flush=True,
             )
 

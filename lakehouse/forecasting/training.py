@@ -42,7 +42,7 @@ from lakehouse.forecasting.rolling import (
 from lakehouse.forecasting.task import ForecastTask
 
 METADATA_FILE = "metadata.json"
-MODELS_VERSION = 6
+MODELS_VERSION = 7
 """Version of how models are made and saved: raised when saved ones can no longer be read, or would be made otherwise now.
 A version with another number is not used, and asks for training."""
 BARE_LINEAR_DAYS = 300

@@ -13,6 +13,7 @@ from lakehouse.forecasting.models.base import column, uncrossed
 from lakehouse.forecasting.models.day_matrix import DayMatrix
 from lakehouse.forecasting.models.ensemble import Calibration, combine, weights_from_past
 from lakehouse.forecasting.models.lear import PENALTIES, _ridge
+from lakehouse.forecasting.task import ExogenousInput
 from tests.forecasting.builders import demand_task, world
 
 
@@ -216,6 +217,52 @@ def test_between_two_fits_of_the_trees_the_linear_stage_below_them_learns_on():
     assert week_later.linear.equations[0]["days"] == first.linear.equations[0]["days"] + 7
     rows = table.filter(pa.array(day >= last - 3))
     assert not np.array_equal(week_later.predict(rows), first.predict(rows))
+
+
+def with_an_operator(days=260, bias_by_hour=0.0):
+    """Wind, and an operator's forecast of it that misses by noise, and by a bias that goes with the hour."""
+    task = demand_task(target="wind", inputs=(ExogenousInput("operator", "MW", "operator_forecast", "day_ahead", forecasts_target=True),))
+    random = np.random.default_rng(4)
+    at = pd.date_range("2026-01-01", periods=24 * days, freq="h", tz="UTC").as_unit("us")
+    told = 500 + 300 * np.sin(np.cumsum(random.normal(0, 0.2, len(at))))
+    wind = told + bias_by_hour * np.sign(at.hour.to_numpy() - 11.5) + random.standard_t(3, len(at)) * 20
+    actuals = pd.DataFrame({"series_id": "north", "interval_start": at, "value": wind})
+    issues = task.issue_instants(dt.date(2026, 1, 15), (at[-1] - pd.Timedelta(days=2)).date())
+    return task, build_features(task, actuals, pd.DataFrame({"interval_start": at, "operator": told}), issues)
+
+
+def test_trees_leave_an_operators_forecast_alone_where_its_errors_are_noise():
+    task, table = with_an_operator()
+    day = column(table, "days_since_2000")
+    later = table.filter(pa.array(day >= day.max() - 20))
+    model = make_model("lightgbm").fit(table.filter(pa.array(day < day.max() - 20)), task)
+    truth, operator = column(later, "target_value"), column(later, "operator")
+    mine = np.nanmean(np.abs(model.predict(later)[:, task.median_index] - truth))
+    assert model.parameters()["rounds"] < 20  # of 120
+    assert mine < 1.01 * np.nanmean(np.abs(operator - truth))
+
+
+def test_trees_learn_where_an_operators_forecast_is_biased():
+    task, table = with_an_operator(bias_by_hour=60.0)
+    day = column(table, "days_since_2000")
+    later = table.filter(pa.array(day >= day.max() - 20))
+    model = make_model("lightgbm").fit(table.filter(pa.array(day < day.max() - 20)), task)
+    truth, operator = column(later, "target_value"), column(later, "operator")
+    mine = np.nanmean(np.abs(model.predict(later)[:, task.median_index] - truth))
+    assert mine < 0.5 * np.nanmean(np.abs(operator - truth))
+
+
+def test_a_few_wild_days_do_not_bend_the_forecast_of_the_others():
+    task = demand_task(inputs=())
+    actuals, _ = world(task, last="2026-12-31")
+    wild = np.random.default_rng(1).random(len(actuals)) < 0.03
+    actuals.loc[wild, "value"] *= 20
+    table = build_features(task, actuals, None, task.issue_instants(dt.date(2026, 1, 15), dt.date(2026, 12, 30)))
+    day, truth = column(table, "days_since_2000"), column(table, "target_value")
+    calm = np.isfinite(truth) & (truth < 1000)
+    later = table.filter(pa.array((day >= day.max() - 15) & calm))
+    model = make_model("lightgbm").fit(table.filter(pa.array(day < day.max() - 15)), task)
+    assert metrics.mape(column(later, "target_value"), model.predict(later)[:, task.median_index]) < 10
 
 
 def test_a_blend_leans_on_what_did_well_of_late():

@@ -144,7 +144,9 @@ class Lear(Model):
     def _day_inputs(self, rows: pa.Table, grid: DayMatrix) -> np.ndarray:
         """One row per day: hourly profiles of lags and inputs, weekday dummies and levels."""
         available = set(self.columns)
-        profiles = [n for n in PROFILE_LAGS if n in available]
+        # the wind has no daily or weekly course: beside an operator's forecast its earlier days are noise
+        plain_wind = self.task.target == "wind" and self.task.operator_input is not None
+        profiles = [n for n in PROFILE_LAGS if n in available and not plain_wind]
         scalars = [n for n in SCALARS if n in available]
         several_temperatures = "temperature_mean_mean_24h" in available
         for item in self.task.inputs:

@@ -68,6 +68,7 @@ class LightGBMQuantile(Model):
     blend: np.ndarray
     spread: dict[int, Any]
     spread_names: list[str]
+    spread_to: float
 
     def fit(
         self,

@@ -101,8 +101,13 @@ def _display() -> Any:
 
     @contextmanager
     def shown() -> Any:
-        console = Console(stderr=True, soft_wrap=True)
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress:
+        # A terminal of its own: while a step runs, file descriptors 1 and 2 lead to the step's files.
+        terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")
+        console = Console(file=terminal, soft_wrap=True)
+        with (
+            terminal,
+            Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as progress,
+        ):
             tasks: dict[Step, Any] = {}
 
             def tell(event: str, step: Step, seconds: float) -> None:

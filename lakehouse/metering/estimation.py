@@ -22,6 +22,10 @@ CLASS_LEAST = 5
 LIKE_DAY_DECAY_DAYS = 14.0
 # Workdays are plenty: those of the last two weeks make a profile as good as those of five. Of Saturdays and Sundays all are needed.
 WORKDAY_PROFILE_DAYS = 14
+# Up to that long the straight line is tried beside the profile.
+LONGEST_LINE_HOURS = 6
+# What is taken for persistence and line before a register's like days have told: it weighs as this share of them.
+PRIOR_SHARE = 0.1
 # Below this share of the busiest interval's meters, the newest intervals are not due yet: their deliveries are on the way.
 DUE_SHARE = 0.05
 
@@ -177,9 +181,9 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
     gap's edges. With deviations d0 and d1 from P at the edges, n missing intervals and persistence r per interval,
     b(k) = d0 (r^k - r^(2N-k)) / (1 - r^2N) + d1 (r^(N-k) - r^(N+k)) / (1 - r^2N) with N = n + 1: the conditional mean of an
     AR(1) process between two known values (the Ornstein-Uhlenbeck bridge). For r towards 1 it is linear interpolation, for
-    long gaps it is the profile. A profile of some days is noisy from one interval to the next, so gaps up to line_weight_hours
-    are filled by the straight line alone, and from there to three times as long it counts less and less. Without a profile short gaps are
-    interpolated linearly, and longer ones take their class.
+    long gaps it is the profile. A profile of some days can be noisy from one interval to the next, so that a straight line between the
+    edges is better over short gaps: how much it counts, and r, are told by the register's own like days (`_try_on_like_days`). Without a
+    profile short gaps are interpolated linearly, and longer ones take their class.
     """
     if not run.count(f"SELECT count(*) FROM {run.gaps}"):
         _no_estimates(run)
@@ -190,6 +194,7 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
     _past_of_gaps(run, sound)
     _profiles(run)
     _class_index(run, sound)
+    _try_on_like_days(run)
     _bend(run)
 
 
@@ -441,6 +446,80 @@ def _class_index(run: Run, sound: str) -> None:
     )
 
 
+def _try_on_like_days(run: Run) -> None:
+    """How much a register's deviations last, and how good the straight line is for it, told by its own like days, as `habits`.
+
+    Every like day is held against the mean of the others, with its class's. Deviations one hour apart give the persistence; the middle of a
+    gap as long, between readings that are there, gives the weight of the line beside the profile (least squares).
+    """
+    run.make(
+        "asked",
+        f"""
+        SELECT h.meter_id, h.register, h.date, h.interval_minutes, h.reach, arg_min(t.kind, t.interval_start) AS kind,
+               any_value(COALESCE(m.meter_class, 'unknown')) AS meter_class
+        FROM (SELECT *, {_reach_sql("n", "interval_minutes")} AS reach FROM {run.holes}) h
+        JOIN {run.targets} t USING (meter_id, register, interval_start) LEFT JOIN {run.meters} m USING (meter_id)
+        GROUP BY h.meter_id, h.register, h.date, h.interval_minutes, h.reach
+        """,
+    )
+    # Each like day against the others: the class's, then the register's own.
+    run.make(
+        "class_tried",
+        f"""
+        SELECT a.*, l.interval_start, l.kw * (count(*) OVER s - 1) / nullif(sum(l.kw) OVER s - l.kw, 0) AS ratio
+        FROM (SELECT DISTINCT meter_class, register, date, kind FROM {run.asked}) a
+        JOIN {run.class_levels} l ON l.meter_class = a.meter_class AND l.register = a.register AND {_like_days_sql(run, "l", "a")}
+        WHERE l.n >= {CLASS_LEAST}
+        WINDOW s AS (PARTITION BY a.meter_class, a.register, a.date, a.kind, l.slot)
+        """,
+    )
+    run.make(
+        "habits",
+        f"""
+        WITH held AS (
+            SELECT a.meter_id, a.register, a.date, a.meter_class, a.kind, a.interval_minutes, a.reach, p.interval_start, p.kw,
+                   (sum(p.kw) OVER s - p.kw) / nullif(count(*) OVER s - 1, 0) AS like_kw
+            FROM {run.asked} a JOIN {run.past} p ON p.meter_id = a.meter_id AND p.register = a.register
+                AND p.interval_minutes = a.interval_minutes AND {_like_days_sql(run, "p", "a")}
+            WINDOW s AS (PARTITION BY a.meter_id, a.register, a.date, a.interval_minutes, a.reach, p.slot)
+        ), deviating AS (
+            SELECT h.*, h.kw - h.like_kw * least(greatest(COALESCE(c.ratio, 1), 0.3), 3.0) AS d
+            FROM held h LEFT JOIN {run.class_tried} c USING (meter_class, register, date, kind, interval_start)
+        ), stepped AS (
+            SELECT *, CASE WHEN lag(interval_start, 60 // interval_minutes) OVER w = interval_start - INTERVAL 1 HOUR
+                           THEN lag(d, 60 // interval_minutes) OVER w END AS hour_d,
+                   lag(interval_start, reach) OVER w = interval_start - to_minutes(reach * interval_minutes)
+                   AND lead(interval_start, reach) OVER w = interval_start + to_minutes(reach * interval_minutes) AS is_between,
+                   lag(d, reach) OVER w + lead(d, reach) OVER w AS q,
+                   kw - (lag(kw, reach) OVER w + lead(kw, reach) OVER w) / 2 AS off_line
+            FROM deviating WINDOW w AS (PARTITION BY meter_id, register, date, interval_minutes, reach ORDER BY interval_start)
+        ), summed AS (
+            SELECT meter_id, register, date, interval_minutes, reach,
+                   (sum(d * hour_d) + {PRIOR_SHARE * run.rules.persistence_per_hour} * sum(d * d) FILTER (WHERE hour_d IS NOT NULL))
+                   / nullif({1 + PRIOR_SHARE} * sum(d * d) FILTER (WHERE hour_d IS NOT NULL), 0) AS persistence,
+                   sum(d * d) FILTER (WHERE is_between) AS dd, sum(d * off_line) FILTER (WHERE is_between) AS dl,
+                   sum(d * q) FILTER (WHERE is_between) AS dq, sum(q * off_line) FILTER (WHERE is_between) AS ql,
+                   sum(q * q) FILTER (WHERE is_between) AS qq, sum(off_line * off_line) FILTER (WHERE is_between) AS ll
+            FROM stepped GROUP BY meter_id, register, date, interval_minutes, reach
+        ), bounded AS (
+            SELECT * REPLACE (least(greatest(COALESCE(persistence, {run.rules.persistence_per_hour}), 0.05), 0.95) AS persistence)
+            FROM summed
+        ), bent AS (
+            SELECT *, power(persistence, reach * interval_minutes / 60.0) AS r, r / (1 + r * r) AS c FROM bounded
+        )
+        -- The bridge is off by d - c q in the middle of such a gap, the line by off_line: the weight of the line that is off least.
+        SELECT meter_id, register, date, interval_minutes, reach, persistence,
+               dd - dl - c * (2 * dq - ql) + c * c * qq AS towards, dd - 2 * dl + ll - 2 * c * (dq - ql) + c * c * qq AS apart
+        FROM bent
+        """,
+    )
+
+
+def _reach_sql(missing: str, minutes: str) -> str:
+    """SQL for how many intervals the middle of a gap lies from its edges; 1 for gaps that no line is tried for."""
+    return f"CASE WHEN {missing} * {minutes} <= {LONGEST_LINE_HOURS} * 60 THEN CAST({missing} + 2 AS INTEGER) // 2 ELSE 1 END"
+
+
 def _bend(run: Run) -> None:
     """Takes profile, class and edges to an estimate."""
     rules = run.rules
@@ -467,10 +546,15 @@ def _bend(run: Run) -> None:
         f"""
         WITH based AS (
             SELECT h.*, b.base_kw, b.method, b.basis_from, b.basis_to, h.left_kw - l.base_kw AS left_d, h.right_kw - r.base_kw AS right_d,
-                   least(power({rules.persistence_per_hour}, h.interval_minutes / 60.0), 0.9999) AS rho, h.n + 1 AS big_n,
+                   least(power(COALESCE(t.persistence, {rules.persistence_per_hour}), h.interval_minutes / 60.0), 0.9999) AS rho,
+                   h.n + 1 AS big_n,
                    least(greatest((3 * {rules.line_weight_hours} - h.n * h.interval_minutes / 60.0)
-                                  / greatest(2 * {rules.line_weight_hours}, 1e-9), 0), 1) AS line_weight
-            FROM {run.holes} h
+                                  / greatest(2 * {rules.line_weight_hours}, 1e-9), 0), 1) AS line_prior,
+                   CASE WHEN h.n * h.interval_minutes > {LONGEST_LINE_HOURS} * 60 THEN line_prior WHEN t.apart > 0
+                        THEN least(greatest((t.towards / t.apart + {PRIOR_SHARE} * line_prior) / {1 + PRIOR_SHARE}, 0), 1)
+                        ELSE line_prior END AS line_weight
+            FROM (SELECT *, {_reach_sql("n", "interval_minutes")} AS reach FROM {run.holes}) h
+            LEFT JOIN {run.habits} t USING (meter_id, register, date, interval_minutes, reach)
             LEFT JOIN {run.bases} b USING (meter_id, register, interval_start)
             LEFT JOIN {run.bases} l ON l.meter_id = h.meter_id AND l.register = h.register AND l.interval_start = h.left_start
             LEFT JOIN {run.bases} r ON r.meter_id = h.meter_id AND r.register = h.register AND r.interval_start = h.right_start

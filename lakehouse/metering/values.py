@@ -190,7 +190,8 @@ def _late_blocks_sql(run: Run) -> str:
                 -- One that never counted zero around that hour: the zeros are the fault, and the reading need not stand out much.
                 OR zero_days = 0 AND past_days >= {rules.spike_least_days} AND least(before_kwh, after_kwh) > 0
                 AND ({holds("before_kwh", "after_kwh", rules.late_read_least_excess)}
-                     OR {holds("middle_before", "middle_after", rules.late_read_least_excess)})
+                     OR usual_zero_share = 0 AND least(middle_before, middle_after) > 0  -- it has never counted zero
+                     AND {holds("middle_before", "middle_after", rules.late_read_least_excess)})
                 -- One that often does: the sum can't be one interval's, and its share can. More than the connection carries is a fault of
                 -- its own, unless the register counted on both sides what the share says.
                 OR (total_kw <= COALESCE(m.rated_kw * {1 + rules.rating_tolerance}, total_kw) OR least(last_kwh, next_kwh) > 0)

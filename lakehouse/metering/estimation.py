@@ -193,7 +193,7 @@ def estimate(run: Run, history: str | None, holidays: Iterable[date], sound: str
     _find_gaps(run)
     _past_of_gaps(run, sound)
     _profiles(run)
-    _class_index(run, sound)
+    _class_levels(run, sound)
     _try_on_like_days(run)
     _bend(run)
 
@@ -401,37 +401,35 @@ def _profiles(run: Run) -> None:
     )
 
 
-def _class_index(run: Run, sound: str) -> None:
-    """How a sample of each class stands at a moment against its own like days, as `class_index`: weather and occasions."""
+def _class_levels(run: Run, sound: str) -> None:
+    """How a sample of each class stands at a moment against its own like days, as `class_levels`: weather and occasions."""
     older = f"UNION ALL FROM {run.earlier}"
+    # Each meter against its own like days: one that is missing, or that is large, moves nothing.
+    ahead = f"exp(date_diff('day', DATE '{run.days[0]}', r.date) / {LIKE_DAY_DECAY_DAYS})"
+    spans = {"workdays": WORKDAY_PROFILE_DAYS, "days_off": run.rules.profile_days}
+    windows = ", ".join(
+        f"""{name} AS (PARTITION BY r.meter_id, r.register, r.kind, r.slot ORDER BY r.date
+                       RANGE BETWEEN INTERVAL {days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)"""
+        for name, days in spans.items()
+    )
     run.make(
         "class_levels",
         f"""
-        SELECT s.meter_class, s.register, r.interval_start, any_value(r.date) AS date, {_slot_sql(run, "r.interval_start")} AS slot,
-               {_kind_sql(run, "r.interval_start")} AS kind, avg(r.energy_kwh * 60.0 / r.interval_minutes) AS kw, count(*) AS n
-        FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours
-              UNION ALL SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM ({sound}) {older}) r
-        JOIN {run.class_sample} s ON s.meter_id = r.meter_id AND s.register = r.register
-        GROUP BY s.meter_class, s.register, r.interval_start
-        """,
-    )
-    run.make(
-        "class_index",
-        f"""
-        WITH wanted AS (
-            SELECT DISTINCT COALESCE(m.meter_class, 'unknown') AS meter_class, t.register, t.interval_start
-            FROM {run.targets} t LEFT JOIN {run.meters} m USING (meter_id)
-        ), now AS (
-            SELECT l.* FROM {run.class_levels} l SEMI JOIN wanted w
-            ON w.meter_class = l.meter_class AND w.register = l.register AND w.interval_start = l.interval_start
+        WITH readings AS (
+            SELECT s.meter_class, r.meter_id, r.register, r.interval_start, r.date, {_slot_sql(run, "r.interval_start")} AS slot,
+                   {_kind_sql(run, "r.interval_start")} AS kind, r.energy_kwh * 60.0 / r.interval_minutes AS kw
+            FROM (SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM {run.believed} WHERE is_ours
+                  UNION ALL SELECT meter_id, register, interval_start, interval_minutes, energy_kwh, date FROM ({sound}) {older}) r
+            JOIN {run.class_sample} s ON s.meter_id = r.meter_id AND s.register = r.register
+        ), held AS (
+            SELECT r.*, CASE WHEN r.kind = 1 THEN sum(r.kw * {ahead}) OVER workdays / sum({ahead}) OVER workdays
+                             ELSE sum(r.kw * {ahead}) OVER days_off / sum({ahead}) OVER days_off END AS like_kw
+            FROM readings r WINDOW {windows}
         )
-        SELECT c.meter_class, c.register, c.interval_start, any_value(c.kw) AS class_kw, any_value(c.n) AS n,
-               sum(p.kw * exp(-date_diff('day', p.date, c.date) / {LIKE_DAY_DECAY_DAYS}))
-               / sum(exp(-date_diff('day', p.date, c.date) / {LIKE_DAY_DECAY_DAYS})) AS class_profile_kw
-        FROM now c LEFT JOIN {run.class_levels} p
-        ON p.meter_class = c.meter_class AND p.register = c.register AND p.slot = c.slot
-           AND {_like_days_sql(run, "p", "c")}
-        GROUP BY c.meter_class, c.register, c.interval_start
+        SELECT meter_class, register, interval_start, avg(kw) AS kw, count(*) AS n,
+               CASE WHEN count(like_kw) >= {CLASS_LEAST} AND sum(like_kw) > 0
+                    THEN least(greatest(sum(kw) FILTER (WHERE like_kw IS NOT NULL) / sum(like_kw), 0.3), 3.0) ELSE 1.0 END AS ratio
+        FROM held GROUP BY meter_class, register, interval_start
         """,
     )
     run.make(
@@ -462,17 +460,6 @@ def _try_on_like_days(run: Run) -> None:
         GROUP BY h.meter_id, h.register, h.date, h.interval_minutes, h.reach
         """,
     )
-    # Each like day against the others: the class's, then the register's own.
-    run.make(
-        "class_tried",
-        f"""
-        SELECT a.*, l.interval_start, l.kw * (count(*) OVER s - 1) / nullif(sum(l.kw) OVER s - l.kw, 0) AS ratio
-        FROM (SELECT DISTINCT meter_class, register, date, kind FROM {run.asked}) a
-        JOIN {run.class_levels} l ON l.meter_class = a.meter_class AND l.register = a.register AND {_like_days_sql(run, "l", "a")}
-        WHERE l.n >= {CLASS_LEAST}
-        WINDOW s AS (PARTITION BY a.meter_class, a.register, a.date, a.kind, l.slot)
-        """,
-    )
     run.make(
         "habits",
         f"""
@@ -483,8 +470,8 @@ def _try_on_like_days(run: Run) -> None:
                 AND p.interval_minutes = a.interval_minutes AND {_like_days_sql(run, "p", "a")}
             WINDOW s AS (PARTITION BY a.meter_id, a.register, a.date, a.interval_minutes, a.reach, p.slot)
         ), deviating AS (
-            SELECT h.*, h.kw - h.like_kw * least(greatest(COALESCE(c.ratio, 1), 0.3), 3.0) AS d
-            FROM held h LEFT JOIN {run.class_tried} c USING (meter_class, register, date, kind, interval_start)
+            SELECT h.*, h.kw - h.like_kw * COALESCE(c.ratio, 1) AS d
+            FROM held h LEFT JOIN {run.class_levels} c USING (meter_class, register, interval_start)
         ), stepped AS (
             SELECT *, CASE WHEN lag(interval_start, 60 // interval_minutes) OVER w = interval_start - INTERVAL 1 HOUR
                            THEN lag(d, 60 // interval_minutes) OVER w END AS hour_d,
@@ -528,15 +515,14 @@ def _bend(run: Run) -> None:
         f"""
         SELECT t.meter_id, t.register, t.interval_start, p.basis_from, p.basis_to,
                CASE WHEN p.profile_kw IS NOT NULL
-                    THEN p.profile_kw * CASE WHEN c.n >= {CLASS_LEAST} AND c.class_profile_kw > 0
-                                             THEN least(greatest(c.class_kw / c.class_profile_kw, 0.3), 3.0) ELSE 1.0 END
-                    WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0 THEN c.class_kw * o.own_kw / o.class_kw END AS base_kw,
+                    THEN p.profile_kw * COALESCE(c.ratio, 1)
+                    WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0 THEN c.kw * o.own_kw / o.class_kw END AS base_kw,
                CASE WHEN p.profile_kw IS NOT NULL THEN 'like_day_profile' WHEN c.n >= {CLASS_LEAST} AND o.class_kw > 0
                    THEN 'class_profile' END AS method
         FROM {run.targets} t
         LEFT JOIN {run.profiles} p USING (meter_id, register, interval_start)
         LEFT JOIN {run.meters} m USING (meter_id)
-        LEFT JOIN {run.class_index} c ON c.meter_class = COALESCE(m.meter_class, 'unknown') AND c.register = t.register
+        LEFT JOIN {run.class_levels} c ON c.meter_class = COALESCE(m.meter_class, 'unknown') AND c.register = t.register
             AND c.interval_start = t.interval_start
         LEFT JOIN {run.own_levels} o ON o.meter_id = t.meter_id AND o.register = t.register
         """,

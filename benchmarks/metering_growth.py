@@ -1,6 +1,6 @@
-"""What a day costs as the tables grow, what a late file of 100 readings costs, and the memory of ten days against one.
+"""What a day costs as the tables grow, and what a late file of 100 readings costs.
 
-Run: python -m benchmarks.metering_growth [--meters 200] [--days 1000] [--at 1,30,300,1000] [--span-meters 100000] [--keep FOLDER]
+Run: python -m benchmarks.metering_growth [--meters 200] [--days 1000] [--at 1,30,300,1000] [--keep FOLDER]
 
 Grows a site day by day: every day is landed, read to raw and committed to each table by Gridlake's own writers, one commit a day and
 table; but for the measured days the rows of the cleaned tables are made in SQL and not by VEE, so that a thousand days take minutes.
@@ -120,21 +120,6 @@ def measured_day(home: Path, number: int, meters: int, days: int) -> dict[str, f
     return told | {"peak_gib": peak_gib()}
 
 
-def cleaned_span(home: Path, first: int, last: int) -> dict[str, float]:
-    from lakehouse.flow.clean import clean_meters, clean_readings_days
-    from lakehouse.flow.raw import read_deliveries
-    from lakehouse.flow.workspace import Workspace
-
-    workspace = Workspace.open(home)
-    begun = time.perf_counter()
-    span = [FIRST + timedelta(days=number - 1) for number in (first, last)]
-    read_deliveries(workspace, "readings", [span[0] + timedelta(days=n + 1) for n in range((span[1] - span[0]).days + 1)])
-    if not workspace.table("cleaned/meters").exists():
-        clean_meters(workspace)
-    clean_readings_days(workspace, *span)
-    return {"seconds": time.perf_counter() - begun, "peak_gib": peak_gib()}
-
-
 def peak_gib() -> float:
     """The most memory that this process has held."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -160,22 +145,15 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=1000)
     parser.add_argument("--at", default="1,30,300,1000", help="days that are measured")
     parser.add_argument("--rounds", type=int, default=3, help="times that each measured day is cleaned; the best counts")
-    parser.add_argument("--span-meters", type=int, default=100_000, help="meters of the ten days; 0 leaves them out")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--span", help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.measure:
         print(json.dumps(measured_day(told.keep, told.measure, told.meters, told.days)))
         return
-    if told.span:
-        print(json.dumps(cleaned_span(told.keep, *map(int, told.span.split("-")))))
-        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = told.keep or Path(temporary)
         growing(folder / "growing", told)
-        if told.span_meters:
-            spans(folder / "spans", told.span_meters)
 
 
 def growing(home: Path, told: argparse.Namespace) -> None:
@@ -205,17 +183,6 @@ def growing(home: Path, told: argparse.Namespace) -> None:
         land(workspace, day, told.meters, f"late-{n}.parquet", few, delivered=workspace.site.today())
         late.append(refresh_seconds(home))
     print(f"\ngridlake refresh --until cleaned: {idle:.1f} s with nothing to do, {min(late):.1f} s with a late file of 100 readings")
-
-
-def spans(home: Path, meters: int) -> None:
-    """Prints the memory of one day and of ten."""
-    workspace = site(home, 20)
-    for number in range(1, 12):
-        land(workspace, FIRST + timedelta(days=number - 1), meters)
-    print(f"\n{meters:,} meters of 24 hours")
-    for span in ("1-1", "2-11"):
-        found = in_process("--span", span, "--keep", str(home))
-        print(f"days {span}: {found['seconds']:.1f} s, peak {found['peak_gib']:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -44,18 +44,23 @@ def main() -> None:
         print(row(title, name, sorted(folder.glob(pattern)), zone, settings), flush=True)
 
 
+def land(connection: duckdb.DuckDBPyConnection, name: str, paths: list[Path], zone: str, settings: dict) -> None:
+    """Reads the files of a set to the table `delivered`."""
+    made = False
+    for path in paths:
+        delivered = format_named(name).delivered_on(path) or DELIVERED_LAST
+        for rows in read_file(LandedFile(path, path.name, delivered, name), name, ReadOptions(zone, settings)):
+            connection.register("batch", rows)
+            verb = "INSERT INTO delivered BY NAME" if made else "CREATE TABLE delivered AS"
+            connection.execute(f"{verb} SELECT *, '{name}' AS feed FROM batch")
+            made = True
+
+
 def row(title: str, name: str, paths: list[Path], zone: str, settings: dict) -> str:
     """One set's line of the table."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'; SET threads = 2; SET memory_limit = '6GB'")
-        made = False
-        for path in paths:
-            delivered = format_named(name).delivered_on(path) or DELIVERED_LAST
-            for rows in read_file(LandedFile(path, path.name, delivered, name), name, ReadOptions(zone, settings)):
-                connection.register("batch", rows)
-                verb = "INSERT INTO delivered BY NAME" if made else "CREATE TABLE delivered AS"
-                connection.execute(f"{verb} SELECT *, '{name}' AS feed FROM batch")
-                made = True
+        land(connection, name, paths, zone, settings)
         meters_from(connection, None, "delivered").to_table("meters")
         first, last = connection.execute("SELECT min(date), max(date) FROM delivered").fetchone()
         days = {first + timedelta(days=n) for n in range((last - first).days + 1)} if first else set()

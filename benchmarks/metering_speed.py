@@ -1,6 +1,7 @@
 """One day of N meters by 48 half-hours, from a landed file to a committed table: the bare query, Gridlake, and the same rules in pandas.
 
 Run: python -m benchmarks.metering_speed [--meters 1000000] [--format parquet] [--order meter] [--faults 0.01] [--rounds 2] [--keep FOLDER]
+Memory of ten days against one: python -m benchmarks.metering_speed --meters 100000 --sides vee,span --span-days 10
 
 Sides, each a process of its own, in turns:
   bare    one hand-written DuckDB query that reads the landed file, keeps the newest reading of each key, orders, and streams into
@@ -8,6 +9,7 @@ Sides, each a process of its own, in turns:
   day     the first day of a site: landing to raw to cleaned, with contract, conservation, quarantine, report and every rule that looks
           at the day alone
   vee     the same with a past: histories, estimation by like days
+  span    as `vee`, over the first `--span-days` days at once
   pandas  the rules in pandas over whole columns, on the first meters only, for the cost of a reading
   plain   the same rules as they stand in most notebooks, a function of one meter's day applied to each group; on fewer meters still
 Seconds of `day` and `vee` are told for raw and cleaned apart. The past is `--past-days` of readings and four weeks of reports.
@@ -33,17 +35,17 @@ DAY = date(2026, 3, 10)
 DELIVERED = DAY + timedelta(days=1)
 REPORT_DAYS = 28
 BATCH_ROWS = 100_000
-HOMES = {"day": "new_site", "vee": "old_site"}
-SITE = f"""\
+HOMES = {"day": "new_site", "vee": "old_site", "span": "old_site"}
+SITE = """\
 name: speed
 country: ES
 time_zone: Europe/Madrid
-location: {{latitude_deg: 40.4, longitude_deg: -3.7}}
+location: {latitude_deg: 40.4, longitude_deg: -3.7}
 first_day: FIRST
-clock: {DELIVERED}
+clock: CLOCK
 feeds:
-  meters: {{format: canonical_meters}}
-  readings: {{format: canonical_readings}}
+  meters: {format: canonical_meters}
+  readings: {format: canonical_readings}
 """
 BARE = """
     SELECT meter_id, register, interval_start, CAST(interval_minutes AS INTEGER) AS interval_minutes, energy_kwh, 'measured' AS quality,
@@ -69,24 +71,31 @@ def readings_sql(meters: int, day: date) -> str:
         FROM (SELECT n // 48 AS m, n % 48 AS slot FROM range({48 * meters}) r(n))"""
 
 
-def make(folder: Path, meters: int, faults: float, kind: str, past_days: int, order: str) -> None:
-    """Lands a day of readings and the registry at two sites, and gives one of them a past."""
+def landed_name(kind: str, number: int) -> str:
+    """The file of a day, counted from the first one that is measured."""
+    return f"day.{kind}" if number == 0 else f"day-{number}.{kind}"
+
+
+def make(folder: Path, meters: int, faults: float, kind: str, past_days: int, order: str, span_days: int) -> None:
+    """Lands some days of readings and the registry at two sites, and gives one of them a past."""
     from lakehouse.flow.clean import clean_meters
     from lakehouse.flow.raw import read_deliveries
     from lakehouse.flow.workspace import Workspace
 
-    landed = folder / f"day.{kind}"
     with engine(folder, "4GB") as connection:
         connection.execute("SET preserve_insertion_order = true")
-        wrong = f"hash(m * 977 + 1) % 1000000 < {int(faults * 1e6)}"
-        if not landed.exists():
+        for number in range(span_days):
+            landed = folder / landed_name(kind, number)
+            if landed.exists():
+                continue
+            wrong = f"hash(m * 977 + {1 + number}) % 1000000 < {int(faults * 1e6)}"
             stamp = "interval_start" if kind == "parquet" else "strftime(interval_start, '%Y-%m-%dT%H:%M:%SZ')"
             connection.execute(
                 f"""COPY (
                     SELECT meter_id, register, {stamp} AS interval_start, interval_minutes,
                            CASE WHEN {wrong} AND slot = 20 THEN CASE m % 3 WHEN 0 THEN -energy_kwh WHEN 1 THEN 40.0 ELSE 5.9 END
                                ELSE energy_kwh END AS energy_kwh, 'A' AS quality
-                    FROM ({readings_sql(meters, DAY)}) WHERE NOT ({wrong} AND slot BETWEEN 30 AND 35)
+                    FROM ({readings_sql(meters, DAY + timedelta(days=number))}) WHERE NOT ({wrong} AND slot BETWEEN 30 AND 35)
                     {"" if order == "meter" else "ORDER BY slot, m"}
                 ) TO '{landed}' {"(HEADER)" if kind == "csv" else ""}"""
             )
@@ -96,15 +105,17 @@ def make(folder: Path, meters: int, faults: float, kind: str, past_days: int, or
                 14.0 AS rated_kw, 'import' AS registers, '2020-01-01' AS first_date, NULL AS last_date FROM range({meters}) a(m))
                 TO '{registry}' (HEADER)"""
         )
-        for side, name in HOMES.items():
-            home = folder / name
+        for side in ("day", "vee"):
+            home = folder / HOMES[side]
             first = DAY if side == "day" else DAY - timedelta(days=400)
-            for feed, file in (("readings", landed), ("meters", registry)):
-                place = home / "landing" / feed / str(DELIVERED)
-                shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(home / "landing", ignore_errors=True)
+            files = [("readings", folder / landed_name(kind, n), DELIVERED + timedelta(days=n)) for n in range(span_days)]
+            for feed, file, delivered in (*files, ("meters", registry, DELIVERED)):
+                place = home / "landing" / feed / str(delivered)
                 place.mkdir(parents=True)
                 os.link(file, place / file.name)
-            (home / "gridlake.yaml").write_text(SITE.replace("FIRST", str(first)), encoding="utf-8")
+            clock = DELIVERED + timedelta(days=span_days - 1)
+            (home / "gridlake.yaml").write_text(SITE.replace("FIRST", str(first)).replace("CLOCK", str(clock)), encoding="utf-8")
             workspace = Workspace.open(home)
             if not workspace.table("cleaned/meters").exists():
                 read_deliveries(workspace, "meters", [DELIVERED])
@@ -185,7 +196,7 @@ def bare(folder: Path, meters: int, kind: str) -> dict[str, float]:
     return {}
 
 
-def flow(folder: Path, side: str) -> dict[str, float]:
+def flow(folder: Path, side: str, days: int) -> dict[str, float]:
     from lakehouse.flow.clean import clean_readings_days
     from lakehouse.flow.raw import read_deliveries
     from lakehouse.flow.workspace import Workspace
@@ -195,9 +206,9 @@ def flow(folder: Path, side: str) -> dict[str, float]:
     if os.environ.get("STEPS"):
         _print_steps()
     if not os.environ.get("NO_RAW"):
-        read_deliveries(workspace, "readings", [DELIVERED])
+        read_deliveries(workspace, "readings", [DELIVERED + timedelta(days=n) for n in range(days)])
     read = time.perf_counter()
-    fate = clean_readings_days(workspace, DAY, DAY)
+    fate = clean_readings_days(workspace, DAY, DAY + timedelta(days=days - 1))
     assert fate.is_conserved
     return {"raw": read - begun, "cleaned": time.perf_counter() - read, "quarantined": fate.quarantined, "estimated": fate.estimated}
 
@@ -372,7 +383,7 @@ def meter_by_meter(folder: Path, meters: int) -> dict[str, float]:
 # --- Running them --------------------------------------------------------------------------------------------------------------
 
 
-def side_in_process(side: str, folder: Path, meters: int, kind: str) -> None:
+def side_in_process(side: str, folder: Path, meters: int, kind: str, span_days: int) -> None:
     """Runs one side and prints what it took as JSON."""
     begun = time.perf_counter()
     if side == "bare":
@@ -382,15 +393,15 @@ def side_in_process(side: str, folder: Path, meters: int, kind: str) -> None:
     elif side == "plain":
         told = meter_by_meter(folder, meters)
     else:
-        told = flow(folder, side)
+        told = flow(folder, side, span_days if side == "span" else 1)
     used = resource.getrusage(resource.RUSAGE_SELF)
     told |= {"seconds": time.perf_counter() - begun, "cpu": used.ru_utime + used.ru_stime, "peak_gib": peak_gib()}
     print(json.dumps(told))
 
 
-def run_side(side: str, folder: Path, meters: int, kind: str) -> dict[str, float]:
+def run_side(side: str, folder: Path, meters: int, kind: str, span_days: int = 1) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.metering_speed", "--side", side, "--keep", str(folder), "--meters", str(meters)]
-    answer = subprocess.run([*command, "--format", kind], stdout=subprocess.PIPE, text=True, check=True)
+    answer = subprocess.run([*command, "--format", kind, "--span-days", str(span_days)], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(answer.stdout.strip().splitlines()[-1])
 
 
@@ -401,6 +412,7 @@ def main() -> None:
     parser.add_argument("--order", choices=("meter", "time"), default="meter", help="of the landed file's rows")
     parser.add_argument("--faults", type=float, default=0.01, help="share of meters with faults on the day")
     parser.add_argument("--past-days", type=int, default=35, help="days of readings before the day")
+    parser.add_argument("--span-days", type=int, default=1, help="days that the side `span` cleans at once")
     parser.add_argument("--pandas-meters", type=int, default=50_000)
     parser.add_argument("--plain-meters", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=2)
@@ -409,12 +421,12 @@ def main() -> None:
     parser.add_argument("--side", help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.side:
-        side_in_process(told.side, told.keep, told.meters, told.format)
+        side_in_process(told.side, told.keep, told.meters, told.format, told.span_days)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = told.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        make(folder, told.meters, told.faults, told.format, told.past_days, told.order)
+        make(folder, told.meters, told.faults, told.format, told.past_days, told.order, told.span_days)
         compare(folder, told)
 
 
@@ -424,19 +436,20 @@ def compare(folder: Path, told: argparse.Namespace) -> None:
     best: dict[str, dict[str, float]] = {}
     for _ in range(told.rounds):
         for side in (s for s in sides if s not in ("pandas", "plain")):
-            found = run_side(side, folder, told.meters, told.format)
+            found = run_side(side, folder, told.meters, told.format, told.span_days)
             print(side, {k: round(v, 2) for k, v in found.items()}, file=sys.stderr)
             if side not in best or found["seconds"] < best[side]["seconds"]:
                 best[side] = found
     readings = told.meters * 48
     print(f"{told.meters:,} meters, {readings:,} readings, {told.format}; best of {told.rounds} rounds")
     for side, found in best.items():
+        of_side = readings * (told.span_days if side == "span" else 1)
         ratio = f"{found['seconds'] / best['bare']['seconds']:5.2f} x bare" if "bare" in best else ""
         cpu_ratio = f" ({found['cpu'] / best['bare']['cpu']:.2f} x)" if "bare" in best else ""
         parts = f" (raw {found['raw']:.1f}, cleaned {found['cleaned']:.1f})" if "raw" in found else ""
         print(
             f"  {side:<7} {found['seconds']:7.1f} s {ratio}  cpu {found['cpu']:6.1f} s{cpu_ratio}"
-            f"  {1e6 * found['seconds'] / readings:6.3f} µs a reading  peak {found['peak_gib']:.2f} GiB{parts}"
+            f"  {1e6 * found['seconds'] / of_side:6.3f} µs a reading  peak {found['peak_gib']:.2f} GiB{parts}"
         )
     for side, few in (("pandas", told.pandas_meters), ("plain", told.plain_meters)):
         if side not in sides:

@@ -13,6 +13,7 @@ from lakehouse.forecasting.models.base import column, uncrossed
 from lakehouse.forecasting.models.day_matrix import DayMatrix
 from lakehouse.forecasting.models.ensemble import Calibration, combine, weights_from_past
 from lakehouse.forecasting.models.lear import PENALTIES, _ridge
+from lakehouse.forecasting.models.lightgbm_quantile import _course, _course_names
 from lakehouse.forecasting.task import ExogenousInput
 from tests.forecasting.builders import demand_task, world
 
@@ -250,6 +251,21 @@ def test_trees_learn_where_an_operators_forecast_is_biased():
     truth, operator = column(later, "target_value"), column(later, "operator")
     mine = np.nanmean(np.abs(model.predict(later)[:, task.median_index] - truth))
     assert mine < 0.5 * np.nanmean(np.abs(operator - truth))
+
+
+def test_trees_of_wind_see_the_course_of_the_operators_forecast_around_an_interval(tmp_path):
+    task, table = with_an_operator()
+    model = make_model("lightgbm").fit(table, task)
+    assert {"operator_before_3h", "operator_after_3h"} <= set(model.explain())
+    day = column(table, "days_since_2000")
+    tomorrow = table.filter(pa.array(day == day.max()))
+    model.save(tmp_path)
+    np.testing.assert_array_equal(make_model("lightgbm").load(tmp_path).predict(tomorrow), model.predict(tomorrow))
+    told = column(tomorrow, "operator")
+    course = dict(zip(_course_names(task, model.columns), _course(tomorrow, task, model.columns).T, strict=True))
+    assert course["operator_after_3h"][5] == told[8] - told[5] and course["operator_before_2h"][5] == told[3] - told[5]
+    assert course["operator_after_6h"][23] == 0  # nothing is read beyond the target day
+    assert not _course_names(task, ["slot"]) and _course(tomorrow, task, ["slot"]).shape == (24, 0)  # a model that does without
 
 
 def test_a_few_wild_days_do_not_bend_the_forecast_of_the_others():

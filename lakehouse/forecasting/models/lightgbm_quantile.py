@@ -32,6 +32,7 @@ from lakehouse.forecasting.models.base import (
     write_parameters,
 )
 from lakehouse.forecasting.models.blend import anchor_only, blended, first_weights
+from lakehouse.forecasting.models.day_matrix import DayMatrix
 from lakehouse.forecasting.models.lear import Lear
 from lakehouse.forecasting.task import ForecastTask
 
@@ -55,6 +56,7 @@ SPREAD_LIFE_DAYS = 28  # likewise the spread models
 ROWS = 60_000  # rows that the trees learn from, for one series: of finer intervals or more years every so many is left out
 THREADS = 2
 ROUND_SHARES = (0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 0.8, 1.0)  # of the most rounds, where the out-of-block error is looked at
+COURSE_HOURS = (1, 2, 3, 4, 6)  # before and after, at which the trees see the operator's forecast of wind
 LINEAR_SERIES = 20  # with more series than this the linear first stage costs more than it brings
 LINEAR_DAYS = 300  # with fewer days its hundreds of inputs are fitted to one season and may mislead in the next: it has to
 LINEAR_GAIN = 0.7  # bring the error on days it was not fitted to below this share of the blend's
@@ -106,9 +108,9 @@ class LightGBMQuantile(Model):
         self.blend = first_weights(rows, task)
         base = blended(rows, task, self.blend) if centre_only else self._fit_linear(rows, day)
         some = _every_so_many(rows, ROWS * min(len(task.series_ids), LINEAR_SERIES))
+        x = self._inputs(rows, base)[some]  # of all rows, since an interval's neighbours tell of it
         rows, base, day, truth = rows.take(pa.array(some)), base[some], day[some], truth[keep][some]
         size = self.scale[column(rows, "series_code").astype(int)]
-        x = self._inputs(rows, base)
         y = (truth - base) / size
         weight = recency_weight(day)
         self.settings = _settings(len(y), seed)
@@ -237,7 +239,9 @@ class LightGBMQuantile(Model):
     def explain(self) -> dict[str, float]:
         """Share of each feature in the centre model's total gain."""
         gain = np.asarray(self.centre.feature_importance("gain"), dtype=float)
-        return dict(zip([*self.columns, "anchor"], (gain / max(gain.sum(), 1e-12)).tolist(), strict=True))
+        return dict(
+            zip([*self.columns, *_course_names(self.task, self.columns), "anchor"], (gain / max(gain.sum(), 1e-12)).tolist(), strict=True)
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Settings of the centre model."""
@@ -281,7 +285,31 @@ class LightGBMQuantile(Model):
         """Features and the first stage; values in the target's unit as differences to it, all in units of the series."""
         size = self.scale[column(rows, "series_code").astype(int)]
         x = inputs_around(rows, self.task, self.columns, base, self.scale)
-        return np.column_stack([x, base / size])
+        return np.column_stack([x, _course(rows, self.task, self.columns) / size[:, None], base / size])
+
+
+def _course_names(task: ForecastTask, columns: list[str]) -> list[str]:
+    """Names of the columns of `_course`."""
+    operator = task.operator_input
+    if operator is None or task.target != "wind" or operator.name not in columns:
+        return []
+    return [f"{operator.name}_{side}_{h}h" for h in COURSE_HOURS for side in ("before", "after")]
+
+
+def _course(rows: pa.Table, task: ForecastTask, columns: list[str]) -> np.ndarray:
+    """How the operator's forecast differs some hours earlier and later on the target day (rows, twice the hours), to the day's ends.
+
+    A front that comes early or late is an error that shows where the forecast is steep. Nothing for other targets than wind, and
+    where there is no operator's forecast among the columns.
+    """
+    operator = task.operator_input
+    if operator is None or not _course_names(task, columns):
+        return np.empty((rows.num_rows, 0))
+    days = DayMatrix.of(rows, task)
+    told = days.spread(column(rows, operator.name))
+    slot, of_an_hour = np.arange(task.slots_per_day), task.slots_per_day // 24
+    shifts = [side * hours * of_an_hour for hours in COURSE_HOURS for side in (-1, 1)]
+    return np.column_stack([days.gather(told[:, np.clip(slot + by, 0, slot[-1])] - told) for by in shifts])
 
 
 def _every_so_many(rows: pa.Table, limit: int) -> np.ndarray:

@@ -78,6 +78,11 @@ class Conservation(Table):
     exact_duplicates: Int64 = column("Rows that repeat another one.", ge=0)
     quarantined: Int64 = column("Rows in quality/quarantine.", ge=0)
     is_conserved: Boolean = column("Whether delivered = cleaned + edited + superseded + exact duplicates + quarantined.")
+    missing_past_days: Int64 = column(
+        "Days before it by which it is judged that were delivered and not cleaned, or lacked such days themselves, when it was cleaned.",
+        nullable=True,
+        ge=0,
+    )
     date: Date = column("UTC day of the interval; the delivery date for rows without one.")
 
 

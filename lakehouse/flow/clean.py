@@ -11,6 +11,7 @@ import duckdb
 
 from lakehouse.contracts.cleaned import FleetUnits
 from lakehouse.flow.days import contiguous
+from lakehouse.flow.past import LACKING, missing_past, reach_days
 from lakehouse.flow.raw import days_that_came_since
 from lakehouse.flow.settlement import beside_in_spans, judge, settle
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into
@@ -165,7 +166,8 @@ def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -
     site = workspace.site
     rules = VeeRules.from_site(site.metering.rules, site.metering.longest_gap_days)
     feeds = list(site.feeds_of("readings"))
-    past = (first - timedelta(days=max(rules.history_days, rules.profile_days) + 1), first - timedelta(days=1))
+    past = (first - timedelta(days=reach_days(workspace)), first - timedelta(days=1))
+    lacking = missing_past(workspace, first, last)
     with workspace.engine() as engine:
         _gather(workspace, engine, "delivered", feeds, (first, last + timedelta(days=1)), whole_deliveries=True)
         differences = workspace.table("cleaned/register_differences")
@@ -194,7 +196,7 @@ def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -
         for table, rows in written.items():
             commit = workspace.replace(table, rows, where={"date": (first, last)}, inputs=inputs)
             fate.commits[table] = _joined(fate.commits.get(table), commit)
-        _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last)
+        _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last, lacking)
 
 
 def _joined(before: Commit | None, commit: Commit) -> Commit:
@@ -296,9 +298,13 @@ def _account(
     conservation: duckdb.DuckDBPyRelation,
     first: date,
     last: date,
+    lacking: Mapping[date, int] | None = None,
 ) -> None:
     """Writes quarantine and conservation of some feeds and days, and sums them up."""
     where = {"feed": list(feeds), "date": (first, last)}
+    if lacking:
+        told = "".join(f" WHEN DATE '{day}' THEN {count}" for day, count in lacking.items())
+        conservation = conservation.project(f"*, CAST(CASE date{told} END AS BIGINT) AS {LACKING}")
     for table, rows_of in (("quality/quarantine", quarantined), ("quality/conservation", conservation)):
         fate.commits[table] = _joined(fate.commits.get(table), workspace.replace(table, rows_of, where=where))
     register(engine, workspace.table("quality/conservation"), only={"date": (first, last)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -239,6 +239,19 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
         moment = read_at.get((delivered, file), suspects[delivered])
         touched |= {day for day in days if day not in accounted or accounted[day] < moment}
     return sorted(touched)
+
+
+def delivered_days(workspace: Workspace, feed: str, days: Collection[date]) -> set[date]:
+    """Those of some days on which rows of a feed count."""
+    deliveries: set[date] = set()
+    for one in workspace.table(f"raw/{feed}").files() if days else []:
+        delivered = one.partition["delivery_date"]
+        smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")
+        if delivered in days or (smallest and largest and any(smallest <= day <= largest for day in days)):
+            deliveries.add(delivered)
+    if not deliveries:
+        return set()
+    return {day for held in _days_of_files(workspace, feed, sorted(deliveries)).values() for day in held if day in days}
 
 
 def _read_at(workspace: Workspace, feed: str) -> dict[tuple[date, str], datetime]:

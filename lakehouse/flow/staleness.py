@@ -15,6 +15,7 @@ from typing import Any
 from lakehouse.contracts import dispatch
 from lakehouse.flow import forecast, regret
 from lakehouse.flow.days import contiguous
+from lakehouse.flow.past import came_late
 from lakehouse.flow.raw import abandoned_days, stale_deliveries, touched_days
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
 from lakehouse.flow.workspace import Workspace
@@ -176,8 +177,10 @@ def _touched(workspace: Workspace, tables: tuple[str, ...], feeds: list[str]) ->
     for feed in feeds:
         accounted = workspace.table("quality/conservation").partitions_written(only={"feed": feed})
         stale |= {*touched_days(workspace, feed, accounted), *abandoned_days(workspace, feed)}
-    inside = [d for d in stale if site.first_utc_day() <= d <= site.last_day()]
-    return [Step("cleaned", tables, span, "deliveries touched these days") for span in contiguous(inside)]
+    late = set() if stale or feeds != list(site.feeds_of("readings")) else came_late(workspace)
+    inside = [d for d in stale | late if site.first_utc_day() <= d <= site.last_day()]
+    reason = "days before these were cleaned after them" if late else "deliveries touched these days"
+    return [Step("cleaned", tables, span, reason) for span in contiguous(inside)]
 
 
 def _features(workspace: Workspace) -> list[Step]:

@@ -388,6 +388,7 @@ def _conservation(connection: duckdb.DuckDBPyConnection, fate: str) -> duckdb.Du
         "superseded": "count(*) FILTER (rule = 'superseded')",
         "exact_duplicates": "count(*) FILTER (rule = 'exact_duplicate')",
         "quarantined": "count(*) FILTER (rule NOT IN ('superseded', 'exact_duplicate'))",
+        "missing_past_days": "CAST(NULL AS BIGINT)",  # series are cleaned from what was delivered around a day, not from cleaned days
         "is_conserved": "delivered = cleaned + edited + superseded + exact_duplicates + quarantined",
     }
     select = ", ".join(f"CAST({columns.get(c.name, c.name)} AS {c.sql_type}) AS {c.name}" for c in Conservation.columns.values())

@@ -81,7 +81,17 @@ def select_files(contract: type[Table], snapshot: Snapshot) -> str:
     types = ", ".join(f"'{p}': {contract.columns[p].sql_type}" for p in contract.partitioned_by)
     hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
     by_name = "true" if any(_some_files_lack(c.name, snapshot.files) for c in columns if c.name not in contract.partitioned_by) else "false"
-    return f"SELECT {selected} FROM read_parquet([{paths}], {hive}, union_by_name = {by_name})"
+    source = f"read_parquet([{paths}], {hive}, union_by_name = {by_name})"
+    # A column that came to the table later may be in none of these files: nothing to read it from, unless there is an empty row of it.
+    maybe = [
+        c
+        for c in columns
+        if c.name in snapshot.columns and c.name not in contract.partitioned_by and _all_files_lack(c.name, snapshot.files)
+    ]
+    if maybe:
+        empty = ", ".join(f'CAST(NULL AS {c.sql_type}) AS "{c.name}"' for c in maybe)
+        source = f"(FROM {source} UNION ALL BY NAME SELECT {empty} WHERE false)"
+    return f"SELECT {selected} FROM {source}"
 
 
 def _name_or_null(c: Column, snapshot: Snapshot) -> str:
@@ -91,6 +101,10 @@ def _name_or_null(c: Column, snapshot: Snapshot) -> str:
 def _some_files_lack(name: str, files: list[DataFile]) -> bool:
     # A file that has the column has its null count; one written by others may have none, and reading by name is then safe too.
     return any(f.statistics.get(f"null_count.{name}") is None for f in files if f.rows)
+
+
+def _all_files_lack(name: str, files: list[DataFile]) -> bool:
+    return all(f.statistics.get(f"null_count.{name}") is None for f in files if f.rows)
 
 
 def _lies_in(value: Any, span: tuple[Any, Any]) -> bool:

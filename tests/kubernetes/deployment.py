@@ -209,12 +209,12 @@ def deployed(home: Path, folder: Path, store: Mapping[str, str], **told: Any) ->
                 daemon.wait(30)
 
 
-def contents(home: Path, tables: Iterable[str], store: Mapping[str, str], *, without: Iterable[str] = ()) -> dict[str, list[Any]]:
-    """All rows of some tables, sorted, `without` columns of these names."""
+def contents(home: Path, tables: Iterable[str], store: Mapping[str, str]) -> dict[str, list[Any]]:
+    """All rows of some tables, sorted; numbers to the ninth decimal, since a sum's last digit depends on the order of addition."""
     workspace = Workspace.open(home)
     workspace.storage_options = {k.removeprefix("GRIDLAKE_STORAGE_"): v for k, v in store.items()}
-    told = {}
-    for name in tables:
-        rows = workspace.table(name).read()
-        told[name] = sorted(map(str, rows.drop_columns([c for c in rows.column_names if c in set(without)]).to_pylist()))
-    return told
+    return {name: sorted(map(_told, workspace.table(name).read().to_pylist())) for name in tables}
+
+
+def _told(row: dict[str, Any]) -> str:
+    return str({column: round(value, 9) if isinstance(value, float) else value for column, value in row.items()})

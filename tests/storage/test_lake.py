@@ -8,6 +8,7 @@ import pytest
 
 from lakehouse.contracts.base import Column
 from lakehouse.errors import ContractError, TableNotFoundError
+from lakehouse.storage.engine import open_engine, register
 from lakehouse.storage.lake import Lake, Lineage
 from tests.storage.builders import GrownLoads, Loads, day, loads
 
@@ -83,6 +84,16 @@ def test_a_new_column_reads_as_missing_in_old_files(tmp_path):
     grown = lake.table(GrownLoads).read().sort_by("interval_start")
     assert grown.column("temperature_c").to_pylist() == [None, 7.5]
     assert values(lake.table(Loads)) == [10, 20]
+
+
+def test_a_new_column_reads_as_missing_where_no_file_has_it(tmp_path):
+    lake = Lake(tmp_path)
+    lake.table(Loads).append(loads(1, 10))
+    lake.table(GrownLoads).append(loads(2, 20, temperature_c=[7.5]))
+    with open_engine() as engine:
+        for number, found in ((1, [(10.0, None)]), (2, [(20.0, 7.5)])):
+            name = register(engine, lake.table(GrownLoads), only={"date": (day(number), day(number))})
+            assert engine.sql(f"SELECT load_mw, temperature_c FROM {name}").fetchall() == found
 
 
 def test_a_table_of_many_columns_reads_back_whole(tmp_path):

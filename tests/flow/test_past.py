@@ -16,13 +16,13 @@ from lakehouse.flow.workspace import Workspace
 from tests.flow.builders import clean_up_to_date, day, land, read_all, reading_lines, village
 
 TABLES = ("cleaned/meter_readings", "quality/vee_report", "quality/edits", "quality/quarantine", "quality/conservation")
-DAYS = range(1, 17)
+DAYS = range(1, 11)
 READINGS = "cleaned/meter_readings"
 
 
 @pytest.fixture(scope="module")
 def landed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen days of three meters of which hours are missing, so that much is estimated from the days before; read, and not cleaned."""
+    """Ten days of three meters of which hours are missing, so that much is estimated from the days before; read, and not cleaned."""
     home = tmp_path_factory.mktemp("past")
     workspace = village(home)
     chance = random.Random(7)
@@ -85,16 +85,16 @@ def test_only_days_that_lacked_some_of_their_past_are_cleaned_again(workspace: W
         clean_readings_days(workspace, day(n), day(n))
     # the third was missing when the fourth was cleaned, and the fifth rests on the fourth
     assert lacking(workspace) == {day(4): 1, day(5): 1}
-    clean_readings_days(workspace, day(6), day(16))
+    clean_readings_days(workspace, day(6), day(10))
     [step] = [s for s in next_steps(workspace, until="cleaned") if READINGS in s.tables]
-    assert (step.days, step.reason) == ((day(4), day(16)), "days before these were cleaned after them")
+    assert (step.days, step.reason) == ((day(4), day(10)), "days before these were cleaned after them")
 
 
 def test_a_day_whose_past_is_not_there_yet_waits_for_it(workspace: Workspace):
-    clean_readings_days(workspace, day(8), day(9))
-    assert lacking(workspace) == {day(8): 7, day(9): 8}
+    clean_readings_days(workspace, day(6), day(7))
+    assert lacking(workspace) == {day(6): 5, day(7): 6}
     stale = [s.days for s in next_steps(workspace, until="cleaned") if READINGS in s.tables]
-    assert stale == [(day(1), day(7)), (day(10), day(16))]
+    assert stale == [(day(1), day(5)), (day(8), day(10))]
 
 
 def test_a_past_day_that_is_corrected_makes_no_later_day_stale(workspace: Workspace):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any
 
 import duckdb
 
 from lakehouse.contracts.cleaned import FleetUnits
 from lakehouse.flow.days import contiguous
 from lakehouse.flow.past import LACKING, missing_past, reach_days
-from lakehouse.flow.raw import days_that_came_since
+from lakehouse.flow.raw import days_that_came_since, may_hold
 from lakehouse.flow.settlement import beside_in_spans, judge, settle
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into
 from lakehouse.flow.workspace import Workspace
@@ -196,7 +195,9 @@ def _clean_readings(workspace: Workspace, first: date, last: date, fate: Fate) -
         for table, rows in written.items():
             commit = workspace.replace(table, rows, where={"date": (first, last)}, inputs=inputs)
             fate.commits[table] = _joined(fate.commits.get(table), commit)
-        _account(workspace, engine, fate, feeds, vee.quarantined, vee.conservation, first, last, lacking)
+        told = "".join(f" WHEN DATE '{day}' THEN {count}" for day, count in lacking.items())
+        accounts = vee.conservation.project(f"*, CAST(CASE date{told} END AS BIGINT) AS {LACKING}")
+        _account(workspace, engine, fate, feeds, vee.quarantined, accounts, first, last)
 
 
 def _joined(before: Commit | None, commit: Commit) -> Commit:
@@ -274,19 +275,12 @@ def _gather(
     parts = []
     for feed in feeds:
         table = workspace.table(f"raw/{feed}")
-        snapshot = table.snapshot().where(lambda f: not days or _may_hold(f.statistics, f.partition["delivery_date"], days))
+        snapshot = table.snapshot().where(lambda f: not days or may_hold(f.statistics, f.partition["delivery_date"], days))
         parts.append(f"SELECT *, '{feed}' AS feed FROM ({select_files(table.contract, snapshot)})")
     cut = days and not whole_deliveries
     where = f"WHERE coalesce(date, delivery_date) BETWEEN DATE '{days[0]}' AND DATE '{days[1]}'" if days and cut else ""
     engine.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) {where}")
     return name
-
-
-def _may_hold(statistics: Mapping[str, Any], delivered: date, days: tuple[date, date]) -> bool:
-    if days[0] <= delivered <= days[1]:
-        return True  # rows without a day count for the delivery date
-    smallest, largest = statistics.get("min.date"), statistics.get("max.date")
-    return smallest is None or largest is None or (smallest <= days[1] and largest >= days[0])
 
 
 def _account(
@@ -298,13 +292,9 @@ def _account(
     conservation: duckdb.DuckDBPyRelation,
     first: date,
     last: date,
-    lacking: Mapping[date, int] | None = None,
 ) -> None:
     """Writes quarantine and conservation of some feeds and days, and sums them up."""
     where = {"feed": list(feeds), "date": (first, last)}
-    if lacking:
-        told = "".join(f" WHEN DATE '{day}' THEN {count}" for day, count in lacking.items())
-        conservation = conservation.project(f"*, CAST(CASE date{told} END AS BIGINT) AS {LACKING}")
     for table, rows_of in (("quality/quarantine", quarantined), ("quality/conservation", conservation)):
         fate.commits[table] = _joined(fate.commits.get(table), workspace.replace(table, rows_of, where=where))
     register(engine, workspace.table("quality/conservation"), only={"date": (first, last)})

@@ -241,13 +241,20 @@ def touched_days(workspace: Workspace, feed: str, accounted: Mapping[date, datet
     return sorted(touched)
 
 
+def may_hold(statistics: Mapping[str, Any], delivered: date, days: tuple[date, date]) -> bool:
+    """Whether one of raw's files may hold rows that count on some days, by its statistics."""
+    if days[0] <= delivered <= days[1]:
+        return True  # rows without a day count for the delivery date
+    smallest, largest = statistics.get("min.date"), statistics.get("max.date")
+    return smallest is None or largest is None or (smallest <= days[1] and largest >= days[0])
+
+
 def delivered_days(workspace: Workspace, feed: str, days: Collection[date]) -> set[date]:
     """Those of some days on which rows of a feed count."""
     deliveries: set[date] = set()
     for one in workspace.table(f"raw/{feed}").files() if days else []:
         delivered = one.partition["delivery_date"]
-        smallest, largest = one.statistics.get("min.date"), one.statistics.get("max.date")
-        if delivered in days or (smallest and largest and any(smallest <= day <= largest for day in days)):
+        if any(may_hold(one.statistics, delivered, (day, day)) for day in days):
             deliveries.add(delivered)
     if not deliveries:
         return set()
@@ -255,14 +262,19 @@ def delivered_days(workspace: Workspace, feed: str, days: Collection[date]) -> s
 
 
 def _read_at(workspace: Workspace, feed: str) -> dict[tuple[date, str], datetime]:
-    """When the rows of each file (delivery date, name) that raw holds were first read, UTC."""
-    # A ledger of an older version does not tell; its lines were written after the commit of what they tell of.
-    listed_at = workspace.table(Deliveries.name).partitions_written("delivery_date", only={"feed": feed})
-    return {
-        (day, file): _utc(line["read_at"]) if line["read_at"] else listed_at[day]
-        for day, files in _ledger(workspace).get(feed, {}).items()
-        for file, line in files.items()
-    }
+    """When the rows of each file (delivery date, name) that raw holds were first read, UTC: told once for a version of the ledger."""
+    ledger = _ledger(workspace)
+    version = workspace.remembered["deliveries"][0]
+    if workspace.remembered.get(f"read_at {feed}", (None,))[0] != version:
+        # A ledger of an older version does not tell; its lines were written after the commit of what they tell of.
+        listed_at = workspace.table(Deliveries.name).partitions_written("delivery_date", only={"feed": feed})
+        moments = {
+            (day, file): _utc(line["read_at"]) if line["read_at"] else listed_at[day]
+            for day, files in ledger.get(feed, {}).items()
+            for file, line in files.items()
+        }
+        workspace.remembered[f"read_at {feed}"] = (version, moments)
+    return workspace.remembered[f"read_at {feed}"][1]
 
 
 def days_that_came_since(workspace: Workspace, feeds: Sequence[str], seen: Mapping[str, Snapshot]) -> set[date]:

@@ -19,6 +19,7 @@ from lakehouse.flow.past import came_late
 from lakehouse.flow.raw import abandoned_days, stale_deliveries, touched_days
 from lakehouse.flow.tables import SERIES_TABLES, feeds_into, sums_meters
 from lakehouse.flow.workspace import Workspace
+from lakehouse.site import Site
 from lakehouse.storage.lake import days_between
 
 LAYERS = ("raw", "cleaned", "features", "models", "forecasts", "dispatch")
@@ -141,7 +142,10 @@ def _cleaned(workspace: Workspace) -> list[Step]:
     readings = list(site.feeds_of("readings"))
     tables = tuple(f"cleaned/{t}" for t in SERIES_TABLES if feeds_into(site, t))
     if readings:
-        steps += _touched(workspace, ("cleaned/meter_readings", "quality/vee_report", "quality/edits"), readings)
+        judged = ("cleaned/meter_readings", "quality/vee_report", "quality/edits")
+        steps += _touched(workspace, judged, readings) or _spans(
+            site, judged, came_late(workspace), "days before these were cleaned after them"
+        )
     if tables:
         steps += _touched(workspace, tables, list(site.feeds_of("series")))
     if steps:
@@ -177,9 +181,12 @@ def _touched(workspace: Workspace, tables: tuple[str, ...], feeds: list[str]) ->
     for feed in feeds:
         accounted = workspace.table("quality/conservation").partitions_written(only={"feed": feed})
         stale |= {*touched_days(workspace, feed, accounted), *abandoned_days(workspace, feed)}
-    late = set() if stale or feeds != list(site.feeds_of("readings")) else came_late(workspace)
-    inside = [d for d in stale | late if site.first_utc_day() <= d <= site.last_day()]
-    reason = "days before these were cleaned after them" if late else "deliveries touched these days"
+    return _spans(site, tables, stale, "deliveries touched these days")
+
+
+def _spans(site: Site, tables: tuple[str, ...], days: set[date], reason: str) -> list[Step]:
+    """A step for each span of those days that the site cleans."""
+    inside = [d for d in days if site.first_utc_day() <= d <= site.last_day()]
     return [Step("cleaned", tables, span, reason) for span in contiguous(inside)]
 
 

@@ -80,14 +80,11 @@ def select_files(contract: type[Table], snapshot: Snapshot) -> str:
     paths = ", ".join(_quoted(_literal_path(f.path)) for f in snapshot.files)
     types = ", ".join(f"'{p}': {contract.columns[p].sql_type}" for p in contract.partitioned_by)
     hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
-    by_name = "true" if any(_some_files_lack(c.name, snapshot.files) for c in columns if c.name not in contract.partitioned_by) else "false"
+    stored = [c for c in columns if c.name not in contract.partitioned_by]
+    by_name = "true" if any(_some_files_lack(c.name, snapshot.files) for c in stored) else "false"
     source = f"read_parquet([{paths}], {hive}, union_by_name = {by_name})"
     # A column that came to the table later may be in none of these files: nothing to read it from, unless there is an empty row of it.
-    maybe = [
-        c
-        for c in columns
-        if c.name in snapshot.columns and c.name not in contract.partitioned_by and _all_files_lack(c.name, snapshot.files)
-    ]
+    maybe = [c for c in stored if c.name in snapshot.columns and _all_files_lack(c.name, snapshot.files)]
     if maybe:
         empty = ", ".join(f'CAST(NULL AS {c.sql_type}) AS "{c.name}"' for c in maybe)
         source = f"(FROM {source} UNION ALL BY NAME SELECT {empty} WHERE false)"

@@ -125,6 +125,12 @@ def take(workspace: Workspace, step: Step) -> None:
         assert clean_series_days(workspace, *days).is_conserved
 
 
+def rows_told(workspace: Workspace, table: str) -> list[str]:
+    """All rows of a table, sorted; numbers to the ninth decimal, since a sum's last digit depends on the order of addition."""
+    rows = workspace.table(table).read().to_pylist()
+    return sorted(str({c: round(v, 9) if isinstance(v, float) else v for c, v in row.items()}) for row in rows)
+
+
 def clean_up_to_date(workspace: Workspace) -> list[Step]:
     """Brings raw and cleaned up to date; returns the steps that were taken."""
     taken: list[Step] = []

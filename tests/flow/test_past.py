@@ -13,7 +13,7 @@ import pytest
 from lakehouse.flow.clean import clean_meters, clean_readings_days, write_codes
 from lakehouse.flow.staleness import next_steps
 from lakehouse.flow.workspace import Workspace
-from tests.flow.builders import clean_up_to_date, day, land, read_all, reading_lines, village
+from tests.flow.builders import clean_up_to_date, day, land, read_all, reading_lines, rows_told, village
 
 TABLES = ("cleaned/meter_readings", "quality/vee_report", "quality/edits", "quality/quarantine", "quality/conservation")
 DAYS = range(1, 11)
@@ -52,12 +52,7 @@ def in_order(landed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 def contents(workspace: Workspace) -> dict[str, list[str]]:
-    return {name: sorted(map(_told, workspace.table(name).read().to_pylist())) for name in TABLES}
-
-
-def _told(row: dict[str, Any]) -> str:
-    # a sum's last digit depends on the order of addition
-    return repr({column: round(value, 9) if isinstance(value, float) else value for column, value in row.items()})
+    return {name: rows_told(workspace, name) for name in TABLES}
 
 
 def lacking(workspace: Workspace) -> dict[date, int]:

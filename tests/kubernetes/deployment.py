@@ -17,6 +17,7 @@ import dagster as dg
 import yaml
 
 from lakehouse.flow.workspace import Workspace
+from tests.flow.builders import rows_told
 from tests.kubernetes.cluster import NAMESPACE, Cluster, running_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,11 +211,7 @@ def deployed(home: Path, folder: Path, store: Mapping[str, str], **told: Any) ->
 
 
 def contents(home: Path, tables: Iterable[str], store: Mapping[str, str]) -> dict[str, list[Any]]:
-    """All rows of some tables, sorted; numbers to the ninth decimal, since a sum's last digit depends on the order of addition."""
+    """All rows of some tables as `rows_told` tells them, from the lake on an object store or a local one."""
     workspace = Workspace.open(home)
     workspace.storage_options = {k.removeprefix("GRIDLAKE_STORAGE_"): v for k, v in store.items()}
-    return {name: sorted(map(_told, workspace.table(name).read().to_pylist())) for name in tables}
-
-
-def _told(row: dict[str, Any]) -> str:
-    return str({column: round(value, 9) if isinstance(value, float) else value for column, value in row.items()})
+    return {name: rows_told(workspace, name) for name in tables}

@@ -25,7 +25,7 @@ from lakehouse.forecasting.features import TARGET_COLUMN, feature_names
 from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, is_dark, task_signature
 from lakehouse.forecasting.models.blend import SHORT_HISTORY_DAYS
-from lakehouse.forecasting.models.ensemble import CALIBRATION_DAYS, Calibration, combine, weights_from_past
+from lakehouse.forecasting.models.ensemble import CALIBRATION_DAYS, Calibration, combine, member_weights
 from lakehouse.forecasting.task import ForecastTask
 
 ENSEMBLE_MEMBERS = ("lightgbm", "keras", "lear", "blend")
@@ -295,7 +295,7 @@ def _calibrated(walked: Walk, raw: dict[str, np.ndarray], start: Day, *, with_en
             calibration = Calibration.from_past(values[past], truth[past], task.quantiles, past_day, is_dark=dark[past])
             final[name][today] = calibration.apply(values[today], task.quantiles, is_dark=dark[today])
         if with_ensemble:
-            weights = weights_from_past({m: raw[m][past] for m in learning}, truth[past], task.median_index)
+            weights = member_weights(task, {m: raw[m][past] for m in learning}, truth[past], past_day)
             mixed[today] = combine({m: raw[m][today] for m in learning}, weights)
             mixed_past = combine({m: raw[m][past] for m in learning}, weights)
             calibration = Calibration.from_past(mixed_past, truth[past], task.quantiles, past_day, is_dark=dark[past])

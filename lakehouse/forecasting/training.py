@@ -24,7 +24,7 @@ from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_names, history_days
 from lakehouse.forecasting.models import ENSEMBLE, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, is_dark, task_from_signature, task_signature
-from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, weights_from_past
+from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, member_weights
 from lakehouse.forecasting.rolling import (
     LEAST_DAYS,
     NAIVE,
@@ -349,11 +349,12 @@ def _write_version(
     """Weighs and calibrates fitted members by what the walk said of issues before `day`, and writes them."""
     task = walked.task
     past = walked.past_of(trained_until, day)
-    past = past[np.all([np.isfinite(walked.raw[m][past]).all(axis=1) for m in fitted], axis=0)]
-    late, truth = walked.rows.take(pa.array(past)), walked.truth[past]
     raw = {name: walked.raw[name][past] for name in fitted}
-    weights = weights_from_past(raw, truth, task.median_index)
+    weights = member_weights(task, raw, walked.truth[past], walked.issue_day[past])
     combined = combine(raw, weights)
+    said = np.isfinite(combined).all(axis=1)
+    past, combined = past[said], combined[said]
+    late, truth = walked.rows.take(pa.array(past)), walked.truth[past]
     days = walked.issue_day[past].astype(float)
     calibration = Calibration.from_past(combined, truth, task.quantiles, days, is_dark=is_dark(late, task))
     forecaster = Forecaster(fitted, weights, calibration, task.quantiles, feature_names(task))

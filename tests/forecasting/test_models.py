@@ -11,7 +11,7 @@ from lakehouse.forecasting.features import build_features
 from lakehouse.forecasting.models import make_model
 from lakehouse.forecasting.models.base import column, uncrossed
 from lakehouse.forecasting.models.day_matrix import DayMatrix
-from lakehouse.forecasting.models.ensemble import Calibration, combine, weights_from_past
+from lakehouse.forecasting.models.ensemble import Calibration, combine, member_weights, weights_from_past
 from lakehouse.forecasting.models.lear import PENALTIES, _ridge
 from lakehouse.forecasting.models.lightgbm_quantile import _course, _course_names
 from lakehouse.forecasting.task import ExogenousInput
@@ -114,6 +114,35 @@ def test_the_better_member_gets_the_greater_weight_and_a_silent_one_none():
     assert weights == pytest.approx({"good": 2 / 3, "bad": 1 / 3})
     silent = np.full((1, 3), np.nan)
     np.testing.assert_array_equal(combine({"good": good[:1], "bad": silent}, weights), [[1.0, 1.0, 1.0]])
+
+
+def test_a_member_that_joined_late_is_weighed_by_the_days_it_knows_and_a_new_one_waits():
+    truth = np.zeros(100)
+    # the first half was hard for everybody; the late one only knows the easy half, in which it is no better than the first
+    first = np.repeat([[4.0] * 3, [1.0] * 3], 50, axis=0)
+    worse = 2 * first
+    late = np.where(np.arange(100)[:, None] < 50, np.nan, first)
+    new = np.full((100, 3), np.nan)
+    weights = weights_from_past({"first": first, "worse": worse, "late": late, "new": new}, truth, 1, power=1)
+    assert weights == pytest.approx({"first": 0.4, "worse": 0.2, "late": 0.4, "new": 0.0})
+    assert weights_from_past({"one": new, "other": new}, truth, 1) == {"one": 0.5, "other": 0.5}
+
+
+def test_on_a_short_past_the_blend_counts_more_and_errors_less_until_they_have_shown_themselves():
+    truth, median = np.zeros(24 * 60), demand_task().median_index
+    day = np.repeat(np.arange(60), 24)
+
+    def weights(days, inputs=()):
+        task = demand_task(inputs=inputs)
+        few = day < days
+        said = {name: np.full((few.sum(), len(task.quantiles)), size) for name, size in {"lightgbm": 1.0, "blend": 2.0}.items()}
+        assert said["blend"][0, median] == 2.0
+        return member_weights(task, said, truth[few], day[few])
+
+    assert weights(1)["blend"] > 0.7  # nearly three to one, for all that the trees were better yesterday
+    assert weights(1, demand_task().inputs)["blend"] == pytest.approx(0.5, abs=0.02)  # it knows nothing of the weather
+    assert weights(60) == pytest.approx({"lightgbm": 8 / 9, "blend": 1 / 9})  # by their errors' third power
+    assert weights(60) == weights_from_past({"lightgbm": np.ones((1440, 7)), "blend": np.full((1440, 7), 2.0)}, truth, median)
 
 
 def test_models_do_not_load_tensorflow_unless_asked(learnt):

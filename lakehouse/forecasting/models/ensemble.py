@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lakehouse.forecasting.models import make_model
 from lakehouse.forecasting.models.base import Model, is_dark, uncrossed
+from lakehouse.forecasting.task import ForecastTask
 
 CALIBRATION_DAYS = 60
 CALIBRATION_HALF_LIFE_DAYS = 10.0
@@ -26,6 +27,10 @@ LONG_PAST_DAYS = 56
 """With fewer past issue days than this the calibration is as much more cautious: longer half-life, smaller adaptation."""
 AIMED_MISSES = 0.19  # a little below 0.2: the days are few, and what was learnt from them falls short in the days to come
 WEIGHT_POWER = 3.0
+BLEND_COUNTS = 3.0
+"""As how many members the blend counts where little past has shown how good the others are, and there is no input to learn from."""
+LEAST_ROWS = 24
+"""With fewer past rows of a member nothing is known of its errors."""
 DARK_TOLERANCE = 0.005
 """Share of the largest actual within which actuals of dark intervals agree, so that their value is known."""
 
@@ -48,23 +53,53 @@ def combine(members: dict[str, np.ndarray], weights: dict[str, float]) -> np.nda
 def weights_from_past(past: dict[str, np.ndarray], truth: np.ndarray, median: int, power: float = WEIGHT_POWER) -> dict[str, float]:
     """Weights by past accuracy: inversely to the mean absolute error's power; equal where nothing is known.
 
+    A member that joined late is measured on the issues it knows, beside the member that knows most of them; one that nothing is
+    known of has no weight as long as something is known of another.
+
     Args:
-        past: (rows, probabilities) of each member on past issues.
+        past: (rows, probabilities) of each member on past issues; NaN where a member said nothing.
         truth: (rows,) actuals, NaN where unknown.
         median: column of the median.
         power: how sharply the better member is preferred.
     """
-    errors = {}
-    for name, quantiles in past.items():
-        error = np.abs(truth - quantiles[:, median])
-        error = error[np.isfinite(error)]
-        errors[name] = float(error.mean()) if len(error) >= 24 else np.nan
-    values = np.array(list(errors.values()))
-    if not np.isfinite(values).all() or len(values) == 0:
+    errors = {name: np.abs(truth - quantiles[:, median]) for name, quantiles in past.items()}
+    known = {name: np.isfinite(error) for name, error in errors.items()}
+    longest = max(known, key=lambda name: int(known[name].sum()), default="")
+    sizes = {}
+    for name, error in errors.items():
+        both = known[name] & known[longest]
+        if both.sum() >= LEAST_ROWS:
+            sizes[name] = float(error[both].mean()), float(errors[longest][both].mean())
+    if not sizes:
         return {name: 1 / max(len(past), 1) for name in past}
-    raw = np.maximum(values, values.max() * 1e-6 + 1e-12) ** -power
-    raw = raw / raw.sum()
-    return dict(zip(errors, raw.tolist(), strict=True))
+    worst = max(max(pair) for pair in sizes.values())
+    least = worst * 1e-6 + 1e-12
+    raw = {name: (max(own, least) / max(beside, least)) ** -power for name, (own, beside) in sizes.items()}
+    total = sum(raw.values())
+    return {name: raw.get(name, 0.0) / total for name in past}
+
+
+def member_weights(task: ForecastTask, past: dict[str, np.ndarray], truth: np.ndarray, day: np.ndarray) -> dict[str, float]:
+    """`weights_from_past`, with restraint where the members' past is short: the blend is among them then.
+
+    A week's errors hardly tell who will be better next week, so the fewer days the nearer the weights are to equal ones. And
+    what learns goes wrong more easily than an average of simple forecasts does: without inputs, of which the blend knows
+    nothing, the blend counts as several. Both wear off with the days.
+
+    Args:
+        task: what is forecast.
+        past: (rows, probabilities) of each member on past issues; NaN where a member said nothing.
+        truth: (rows,) actuals, NaN where unknown.
+        day: (rows,) day of each row's issue.
+    """
+    if "blend" not in past:
+        return weights_from_past(past, truth, task.median_index)
+    share = min(len(np.unique(day)) / LONG_PAST_DAYS, 1.0)
+    weights = weights_from_past(past, truth, task.median_index, WEIGHT_POWER * share)
+    if not task.inputs:
+        weights["blend"] *= BLEND_COUNTS + (1 - BLEND_COUNTS) * share
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 @dataclass

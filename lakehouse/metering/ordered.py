@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -26,6 +27,58 @@ def register_changes(table: pa.Table) -> np.ndarray:
         return np.array([], np.int64)
     meters, registers = table["meter_id"].combine_chunks(), table["register"].combine_chunks()
     return np.flatnonzero(differs(meters) | differs(registers))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Readings as arrays, the rows of a register one after the other.
+
+    Args:
+        meters: the meter of each stretch of rows of one register.
+        registers: its register.
+        opens: its first row.
+        start: interval start of each row, microseconds since 1970.
+        minutes: its interval length.
+        kwh: its energy.
+        file: its file, as a number.
+        line: its line there.
+        by_sender: whether the sender marked it as estimated.
+    """
+
+    meters: pa.Array
+    registers: pa.Array
+    opens: np.ndarray
+    start: np.ndarray
+    minutes: np.ndarray
+    kwh: np.ndarray
+    file: np.ndarray
+    line: np.ndarray
+    by_sender: np.ndarray
+
+    def brought_together(self) -> tuple[Rows, int]:
+        """The same in the order of register and time, each register in one stretch; and from how many stretches in that order."""
+        keys = key_of(self.meters, self.registers).dictionary_encode()
+        ranks = np.empty(len(keys.dictionary), np.int64)
+        ranks[pc.array_sort_indices(keys.dictionary).to_numpy()] = np.arange(len(ranks))
+        of_stretch = ranks[keys.indices.to_numpy()]
+        rank = np.repeat(of_stretch, np.diff(np.append(self.opens, len(self.start))))
+        earliest = int(self.start.min())
+        span = int(self.start.max()) - earliest + 1
+        if len(ranks) * span < 2**63:
+            place = rank * span + (self.start - earliest)
+            order = np.argsort(place, kind="stable")  # which merges the stretches that are in order
+            falls = place[1:] < place[:-1]
+        else:
+            order = np.lexsort((self.start, rank))
+            falls = (rank[1:] < rank[:-1]) | (rank[1:] == rank[:-1]) & (self.start[1:] < self.start[:-1])
+        names, first = np.unique(of_stretch, return_index=True)
+        together = Rows(
+            self.meters.take(pa.array(first)),
+            self.registers.take(pa.array(first)),
+            np.searchsorted(rank[order], names),
+            *(values[order] for values in (self.start, self.minutes, self.kwh, self.file, self.line, self.by_sender)),
+        )
+        return together, 1 + int(np.count_nonzero(falls))
 
 
 def differs(values: pa.Array) -> np.ndarray:

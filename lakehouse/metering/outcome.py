@@ -8,6 +8,9 @@ from lakehouse.metering import registers
 from lakehouse.metering.levels import day_levels_sql
 from lakehouse.metering.run import IS_READING, Run
 
+MOST_DAYS_WRITTEN_AT_ONCE = 4
+"""Of so many days the files may be written side by side; each takes memory."""
+
 
 def trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
     """Rows of cleaned/meter_readings."""
@@ -15,7 +18,7 @@ def trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
         method, basis_from, basis_to, delivered_kwh, file, delivery_date, date"""
     order = f"ORDER BY {'date, ' if len(run.days) > 1 else ''}meter_id, register, interval_start"
     others = f"SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}"
-    if run.is_ordered and len(run.days) == 1:
+    if run.is_ordered and len(run.days) <= MOST_DAYS_WRITTEN_AT_ONCE:
         # The sound readings as they come, which is in order, and the others after them: a sort of a million meters is half the work.
         sound = sound_readings_sql(run, delivered)
         return run.connection.sql(f"SELECT {columns} FROM ({sound}) UNION ALL SELECT * FROM (SELECT {columns} FROM ({others}) {order})")

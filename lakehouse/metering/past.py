@@ -34,19 +34,18 @@ class Past:
         self.rated_kw = _floats(meters["rated_kw"])
         self.is_registered = meters["is_registered"].to_numpy()
         self.is_single = len(run.days) == 1
-        if self.is_single:
-            levels = run.connection.sql(
-                f"SELECT meter_id || chr(31) || register AS key, * FROM {run.past_levels} ORDER BY 1"
-            ).to_arrow_table()
-            self.registers = _Sorted(levels["key"].combine_chunks())
-            self.usual = {c: _floats(levels[c]) for c in _USUAL}
-        else:
-            levels = run.connection.sql(
-                f"SELECT meter_id || chr(31) || register AS key, * FROM {run.past_day_levels} ORDER BY 1, date"
-            ).to_arrow_table()
-            self.registers = _Sorted(levels["key"].combine_chunks())
-            self.dates = levels["date"].cast(pa.int32()).to_numpy()
-            self.daily = {c: _floats(levels[c]) for c in _LEVELS}
+        self.run = run
+
+    def take(self, part: str = "true") -> None:
+        """Takes up the levels of the meters for which an SQL condition is true: those of a large site are many."""
+        columns = ", ".join(("CAST(date - DATE '1970-01-01' AS INTEGER) AS day", *_LEVELS) if not self.is_single else _USUAL)
+        of, order = (self.run.past_levels, "key") if self.is_single else (self.run.past_day_levels, "key, day")
+        key = "meter_id || chr(31) || register AS key"
+        levels = self.run.connection.sql(f"SELECT {key}, {columns} FROM {of} WHERE {part} ORDER BY {order}").to_arrow_table()
+        self.registers = _Sorted(levels["key"].combine_chunks())
+        self.usual = {c: _floats(levels[c]) for c in _USUAL} if self.is_single else {}
+        self.daily = {c: _floats(levels[c]) for c in _LEVELS} if not self.is_single else {}
+        self.dates = levels["day"].to_numpy() if not self.is_single else np.array([], np.int32)
 
     def of_meters(self, meters: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """Rating in kW (NaN where it is not known) and whether the meter is registered, of each name."""

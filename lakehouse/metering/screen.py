@@ -1,6 +1,6 @@
 """The quick look at all delivered rows, which finds the days of registers on which no rule can fire.
 
-Most days of most meters are sound. One pass over the rows in the order of meter, register and time proves it with array
+Most days of most meters are sound. One pass over the rows in the order of meter, register and time (`arrangement`) proves it with array
 arithmetic: a sound day is complete, ordered, free of duplicates, and none of its values reaches a rule's threshold. What is
 not proven sound is looked at row by row in `rows` and `values`; the result is the same, only slower. Nothing is decided here about a row
 that a rule could name.
@@ -8,21 +8,24 @@ that a rule could name.
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.contracts.cleaned import INTERVAL_MINUTES
-from lakehouse.metering import limits
+from lakehouse.metering import arrangement, limits
+from lakehouse.metering.arrangement import Arrangement
 from lakehouse.metering.clocks import MANY_HOURS, SAMPLED_REGISTERS
 from lakehouse.metering.ordered import (
     EPOCH,
+    Rows,
     differs,
     filled_batches,
     groups,
@@ -48,6 +51,8 @@ DAY_US = 1440 * MINUTE_US
 MOST_BREAKS_SHARE = 0.001
 # A writer may put batches of a file in another order; where shorter stretches are mixed, the rows are sorted.
 LEAST_STRETCH_ROWS = 100_000
+# Rows in stretches as long as that, each in order, need no sorting: who looks for a meter skips most of a table all the same.
+LEAST_ORDERED_ROWS = 20_000
 # Rounds until the days that count as the past of others no longer change.
 MOST_ROUNDS = 6
 
@@ -142,17 +147,16 @@ def look(
         fault IS NOT NULL OR energy_kwh IS NULL OR interval_start IS NULL OR interval_minutes IS NULL AS is_faulty"""
     query = f"SELECT {columns} FROM {delivered} d WHERE meter_id IS NOT NULL AND register IS NOT NULL AND NOT {is_difference_sql('d')}"
     past = Past(run, has_registry)
-    run.is_ordered = _begins_in_order(run, query)
+    how = arrangement.of(run, delivered, query)
     usual_spans: dict[tuple[str, str, int], tuple[int, int]] = {}
     shifted_files: dict[tuple[str, str, int], int] | None = None
     while True:
-        ordered = "" if run.is_ordered else " ORDER BY meter_id, register, interval_start"
         found = _Screen(run, past, first_day, trust_nothing, usual_spans, frozenset(shifted_files or ()))
         try:
-            found.over(run.connection.sql(query + ordered))
+            run.is_ordered = found.over(run, query, how)
         except OutOfOrder:
-            assert run.is_ordered, "sorted rows are in order"
-            run.is_ordered = False
+            assert how == Arrangement(), "ranges are put in order, and sorted rows are in order"
+            how = arrangement.by_ranges(run, delivered)
             continue
         if shifted_files is not None:
             break
@@ -165,23 +169,6 @@ def look(
     for step, table in found.tables().items():
         run.take(step, table, _ONCE.get(step, "*"))
     run.sender_estimates = found.sender_estimates
-
-
-def _begins_in_order(run: Run, query: str) -> bool:
-    """Whether the rows may come by meter: the first ones do, and over several days no two files hold the same meters."""
-    head = run.connection.sql(f"SELECT meter_id, file FROM ({query} LIMIT 20000)").to_arrow_table()
-    meters = head["meter_id"].combine_chunks()
-    if len(meters) < 2:
-        return True
-    changes = pc.sum(pc.not_equal(meters.slice(1), meters.slice(0, len(meters) - 1))).as_py()
-    if changes >= len(meters) / 10:
-        return False
-    if len(run.days) == 1:
-        return True  # a look at the files would cost a large day as much as it saves
-    files = f"SELECT min(meter_id) AS low, max(meter_id) AS high FROM ({query}) GROUP BY feed, file, delivery_date"
-    return not run.count(
-        f"SELECT count(*) FROM (SELECT low, lag(high) OVER (ORDER BY low, high) AS before FROM ({files})) WHERE before > low"
-    )
 
 
 class _Screen:
@@ -216,49 +203,84 @@ class _Screen:
         self.rows = self.breaks = 0
         self.last_meter: str | None = None
 
-    def over(self, relation: Any) -> _Screen:
-        """Looks at all rows of a relation.
+    def over(self, run: Run, query: str, how: Arrangement) -> bool:
+        """Looks at all rows of a query, and tells whether they come in few stretches that are each in order.
 
         Raises:
             OutOfOrder: a register's rows may be in several places.
         """
+        if how.ranges:
+            stretches = 0
+            for part in how.ranges:
+                self.past.take(part)
+                stretches += self._together(run.connection.sql(f"{query} AND {part}").to_arrow_table())
+            return self.rows >= LEAST_ORDERED_ROWS * stretches
+        self.past.take()
         rest: pa.Table | None = None
-        for batch in filled_batches(relation.to_arrow_reader(CHUNK_ROWS)):
+        for batch in filled_batches(run.connection.sql(query + how.order).to_arrow_reader(CHUNK_ROWS)):
             table = batch if rest is None else pa.concat_tables([rest, batch])
             changes = register_changes(table)
             if not len(changes):
                 rest = table
                 continue
-            self._examine(table.slice(0, changes[-1] + 1))
+            self._stretch(table.slice(0, changes[-1] + 1))
             rest = table.slice(changes[-1] + 1)
         if rest is not None and rest.num_rows:
-            self._examine(rest)
+            self._stretch(rest)
         self._check_order()
-        return self
+        return not how.order
 
-    def _examine(self, table: pa.Table) -> None:
+    def _together(self, table: pa.Table) -> int:
+        """Looks at all rows of some meters, in whatever order they are, and tells of how many stretches in order they are made."""
+        found, faulty_keys = self._readings(table)
+        if found is None:
+            return 0
+        together, stretches = found.brought_together()
+        self._examine(together, faulty_keys)
+        return stretches
+
+    def _stretch(self, table: pa.Table) -> None:
+        """Looks at rows that come in order, and notes from where to where they reach."""
+        found, faulty_keys = self._readings(table)
+        if found is not None:
+            self._examine(found, faulty_keys)
+            jumps = np.flatnonzero(found.line[found.opens[1:]] != found.line[found.opens[1:] - 1] + 1) + 1
+            self._follow(key_of(found.meters, found.registers), jumps)
+
+    def _readings(self, table: pa.Table) -> tuple[Rows | None, pa.Array]:
+        """The rows that can be read, as arrays, and the keys of the registers that have others."""
         faulty = table.filter(table["is_faulty"]) if pc.any(table["is_faulty"]).as_py() else None
         if faulty is not None:
             table = table.filter(pc.invert(table["is_faulty"]))
         faulty_keys = keys_of(faulty) if faulty is not None else pa.array([], pa.string())
         if not table.num_rows:
-            return
+            return None, faulty_keys
         table = table.combine_chunks()
         self.rows += table.num_rows
         meters, registers = table["meter_id"].chunk(0), table["register"].chunk(0)
-        start = table["interval_start"].chunk(0).cast(pa.int64()).to_numpy()
-        minutes = table["interval_minutes"].chunk(0).to_numpy()
-        kwh = table["energy_kwh"].chunk(0).to_numpy()
-        by_sender = self._by_sender(table["quality"])
+        opens = np.flatnonzero(np.append(True, differs(meters) | differs(registers)))
+        return Rows(
+            meters.take(pa.array(opens)),
+            registers.take(pa.array(opens)),
+            opens,
+            table["interval_start"].chunk(0).cast(pa.int64()).to_numpy(),
+            table["interval_minutes"].chunk(0).to_numpy(),
+            table["energy_kwh"].chunk(0).to_numpy(),
+            self._files(table),
+            table["line"].chunk(0).to_numpy(),
+            self._by_sender(table["quality"]),
+        ), faulty_keys
+
+    def _examine(self, rows: Rows, faulty_keys: pa.Array) -> None:
+        start, minutes, kwh, by_sender, register_at = rows.start, rows.minutes, rows.kwh, rows.by_sender, rows.opens
+        meter_of, names = rows.meters, rows.registers
         n = len(start)
-        new_register = np.ones(n, bool)
-        new_register[1:] = differs(meters) | differs(registers)
+        new_register = np.zeros(n, bool)
+        new_register[register_at] = True
         day = start // DAY_US
         new_day = new_register.copy()
         new_day[1:] |= day[1:] != day[:-1]
-        new_file = np.zeros(n, bool)
-        for name in ("file", "delivery_date", "feed"):
-            new_file[1:] |= differs(table[name].chunk(0))
+        new_file = np.append(False, rows.file[1:] != rows.file[:-1])
         parts = np.flatnonzero(new_day | new_file)  # a part is a day of a register from one file
         firsts = np.flatnonzero(new_day[parts])  # the first part of each day of a register
         at = parts[firsts]
@@ -329,12 +351,9 @@ class _Screen:
         jumps_from_zero = by_day(np.logical_or, by_part(np.logical_or, ends_zeros))
         sender_days = by_day(np.add, by_part(np.add, by_sender.astype(np.int64))) > 0
 
-        register_at = np.flatnonzero(new_register)
         register = np.cumsum(new_register)[at] - 1
         if np.any((register[1:] == register[:-1]) & (of_day[1:] <= of_day[:-1])):
             raise OutOfOrder
-        names = registers.take(pa.array(register_at))
-        meter_of = meters.take(pa.array(register_at))
         keys = key_of(meter_of, names)
         rated, known = self.past.of_meters(meter_of)
         is_net = matches(names, r"^net|_net$")[register]
@@ -375,7 +394,7 @@ class _Screen:
         )
         if rests is not None:
             plain &= ~by_day(np.logical_or, by_part(np.logical_or, rests))
-        file_of_part = self._files(table, parts)
+        file_of_part = rows.file[parts]
         plausible, elsewhere = self._dates(file_of_part, firsts, of_day)
         # A row that counts on another day than its own brings its register's account of that day with it.
         plain &= plausible & ~np.isin(register, register[elsewhere])
@@ -411,12 +430,8 @@ class _Screen:
             sound = passes
         if self.trust_nothing:
             sound[:] = False
-        self._keep(table, sound, at, parts, firsts, register, of_day, days_n, day_minutes, day_sum, levels, file_of_part, part_n)
-        self._keep_blocks(
-            table, sound, register, at, of_day, parts, file_of_part, start, minutes, kwh, part_n, part_sum, part_most, new_register
-        )
-        line = table["line"].chunk(0).to_numpy()
-        self._follow(keys, np.flatnonzero(line[register_at[1:]] != line[register_at[1:] - 1] + 1) + 1)
+        self._keep(rows, sound, at, parts, firsts, register, of_day, days_n, day_minutes, day_sum, levels, file_of_part, part_n)
+        self._keep_blocks(rows, sound, register, of_day, parts, file_of_part, part_n, part_sum, part_most, new_register)
 
     def _by_sender(self, quality: pa.ChunkedArray) -> np.ndarray:
         """Which rows the sender marked as estimated."""
@@ -430,18 +445,13 @@ class _Screen:
         marked = pc.is_in(quality, value_set=pa.array(sorted(self.sender_estimates), pa.string()))
         return marked.to_numpy(zero_copy_only=False) if isinstance(marked, pa.Array) else marked.to_numpy()
 
-    def _files(self, table: pa.Table, parts: np.ndarray) -> np.ndarray:
-        """The file of each part, as a number."""
-        where = pa.array(parts)
-        taken = [table[c].chunk(0).take(where) for c in ("feed", "file", "delivery_date")]
-        coded = [pc.dictionary_encode(t) for t in taken]
-        codes = np.stack([c.indices.to_numpy(zero_copy_only=False) for c in coded])
-        unique, inverse = np.unique(codes, axis=1, return_inverse=True)
-        words = [c.dictionary.to_pylist() for c in coded]
-        numbers = [
-            self.files.setdefault((words[0][a], words[1][b], (words[2][c] - EPOCH).days), len(self.files)) for a, b, c in unique.T.tolist()
-        ]
-        return np.array(numbers, np.int64)[np.ravel(inverse)]
+    def _files(self, table: pa.Table) -> np.ndarray:
+        """The file of each row, as a number."""
+        columns = [table[c].chunk(0) for c in ("feed", "file", "delivery_date")]
+        opens = np.flatnonzero(np.append(True, np.logical_or.reduce([differs(c) for c in columns])))
+        names = zip(*(c.take(pa.array(opens)).to_pylist() for c in columns), strict=True)
+        numbers = [self.files.setdefault((feed, file, (day - EPOCH).days), len(self.files)) for feed, file, day in names]
+        return np.repeat(np.array(numbers, np.int64), np.diff(np.append(opens, table.num_rows)))
 
     def _delivered(self, files: np.ndarray) -> np.ndarray:
         return np.array([d for _, _, d in self.files], np.int64)[files]
@@ -521,7 +531,7 @@ class _Screen:
 
     def _keep(
         self,
-        table: pa.Table,
+        rows: Rows,
         sound: np.ndarray,
         at: np.ndarray,
         parts: np.ndarray,
@@ -540,10 +550,10 @@ class _Screen:
         for chosen, kept in ((good, self.looks), (bad, self.exceptional)):
             if not len(chosen):
                 continue
-            rows = pa.array(at[chosen])
+            of_register = pa.array(register[chosen])
             columns = {
-                "meter_id": table["meter_id"].chunk(0).take(rows),
-                "register": table["register"].chunk(0).take(rows),
+                "meter_id": rows.meters.take(of_register),
+                "register": rows.registers.take(of_register),
                 "date": pa.array(of_day[chosen].astype(np.int32)).cast(pa.date32()),
             }
             if kept is self.looks:
@@ -562,22 +572,19 @@ class _Screen:
 
     def _keep_blocks(
         self,
-        table: pa.Table,
+        rows: Rows,
         sound: np.ndarray,
         register: np.ndarray,
-        at: np.ndarray,
         of_day: np.ndarray,
         parts: np.ndarray,
         files: np.ndarray,
-        start: np.ndarray,
-        minutes: np.ndarray,
-        kwh: np.ndarray,
         part_n: np.ndarray,
         part_sum: np.ndarray,
         part_most: np.ndarray,
         new_register: np.ndarray,
     ) -> None:
         """The spans and levels, file by file, of registers with an exceptional day."""
+        start, minutes, kwh = rows.start, rows.minutes, rows.kwh
         wanted = np.unique(register[~sound & np.isin(of_day, self.days)])
         register_of_part = np.cumsum(new_register)[parts] - 1
         mine = np.flatnonzero(np.isin(register_of_part, wanted))
@@ -602,15 +609,15 @@ class _Screen:
             trimmed = np.where(count > 1, (total - most) * 60.0 / (length - grouped(np.maximum, part_minutes)), np.nan)
         names = list(self.files)
         of_blocks = [names[f] for f in files[chosen][edges].tolist()]
-        rows = pa.array(parts[chosen][edges])
+        of_register = pa.array(register_of_part[chosen][edges])
         self.blocks.append(
             pa.table(
                 {
                     "feed": pa.array([t[0] for t in of_blocks], pa.string()),
                     "file": pa.array([t[1] for t in of_blocks], pa.string()),
                     "delivery_date": pa.array([t[2] for t in of_blocks], pa.int32()).cast(pa.date32()),
-                    "meter_id": table["meter_id"].chunk(0).take(rows),
-                    "register": table["register"].chunk(0).take(rows),
+                    "meter_id": rows.meters.take(of_register),
+                    "register": rows.registers.take(of_register),
                     "n": pa.array(count.astype(np.int64)),
                     "opens": stamps(grouped(np.minimum, start[parts])),
                     "closes": stamps(grouped(np.maximum, closes)),
@@ -628,20 +635,19 @@ class _Screen:
         if self.breaks > 20 + MOST_BREAKS_SHARE * self.rows:
             raise OutOfOrder
         edges = [0, *np.union1d(breaks, jumps).tolist(), len(keys)]
-        self.runs += [(keys[lo].as_py(), keys[hi - 1].as_py()) for lo, hi in pairwise(edges)]
+        for lo, hi in pairwise(edges):
+            one = (keys[lo].as_py(), keys[hi - 1].as_py())
+            at = bisect.bisect(self.runs, one)
+            if (at and one[0] < self.runs[at - 1][1]) or (at < len(self.runs) and self.runs[at][0] < one[1]):
+                raise OutOfOrder  # stretches of the stream overlap
+            self.runs.insert(at, one)
 
     def _check_order(self) -> None:
-        """Raises OutOfOrder where stretches of the stream overlap.
+        """Raises OutOfOrder where a day was seen twice.
 
         A register that ends one stretch and begins another was cut in two: that is no harm as long as no day of it was seen twice.
         """
-        spans = sorted(self.runs)
-        borders = set()
-        for earlier, later in pairwise(spans):
-            if later[0] < earlier[1]:
-                raise OutOfOrder
-            if later[0] == earlier[1]:
-                borders.add(later[0])
+        borders = {later[0] for earlier, later in pairwise(self.runs) if later[0] == earlier[1]}
         if len(borders) > self.rows / LEAST_STRETCH_ROWS:
             raise OutOfOrder
         if borders:

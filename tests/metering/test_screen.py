@@ -6,10 +6,13 @@ import random
 from datetime import date, timedelta
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from lakehouse.metering import arrangement, ordered
 from lakehouse.metering.rules import VeeRules, is_estimate_by_sender, quality_rank_sql
+from lakehouse.metering.run import Run
 from lakehouse.metering.vee import validate_estimate_edit
 from tests.metering.builders import MONDAY, SCHEMA, USUAL, day, meters, past, row, run
 
@@ -141,6 +144,63 @@ def test_rows_in_any_order_give_the_same(order):
     rows = faulty_days(7, days=22)
     expected = outcome(rows, trust_nothing=False)
     assert outcome(rows, trust_nothing=False, order=order) == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_meters_at_a_time_give_the_same(seed, monkeypatch):
+    rows = faulty_days(seed, days=22)
+    expected = outcome(rows, trust_nothing=False)
+    monkeypatch.setattr(arrangement, "ROWS_OF_A_RANGE", 300)
+    assert outcome(rows, trust_nothing=False) == expected
+
+
+def arranged(rows: list[dict]) -> arrangement.Arrangement:
+    """How a run takes rows that lie as they are told here."""
+    with duckdb.connect() as connection:
+        connection.register("delivered", pa.Table.from_pylist(rows, SCHEMA))
+        run_of_a_day = Run(connection, [MONDAY], VeeRules(), "UTC")
+        return arrangement.of(run_of_a_day, "delivered", "SELECT * FROM delivered WHERE true")
+
+
+def test_one_file_by_meter_is_taken_as_it_comes():
+    assert arranged([r for m in "ABC" for r in day(meter=m)]) == arrangement.Arrangement()
+
+
+def test_files_of_several_days_with_the_same_meters_are_taken_by_meter_and_never_sorted_as_a_whole(monkeypatch):
+    monkeypatch.setattr(arrangement, "ROWS_OF_A_RANGE", 50)
+    days = [MONDAY + timedelta(days=n) for n in (1, 0, -1)]
+    rows = [r for at in days for m in "ABC" for r in day(meter=m, at=at)]
+    found = arranged(rows)
+    assert found.order == "" and len(found.ranges) > 2
+    with duckdb.connect() as connection:
+        connection.register("rows", pa.Table.from_pylist(rows, SCHEMA))
+        held = [connection.sql(f"SELECT count(*) FROM rows WHERE {part}").fetchall()[0][0] for part in found.ranges]
+    assert sum(held) == len(rows) and max(held) < len(rows)
+
+
+def test_rows_by_time_are_sorted():
+    rows = [row(v, meter=m, hour=n) for n, v in enumerate(USUAL) for m in "ABC"]
+    assert arranged(rows).order
+
+
+def test_files_are_brought_together_register_by_register():
+    rows = ordered.Rows(
+        meters=pa.array(["A", "B", "A"]),
+        registers=pa.array(["import", "import", "export"]),
+        opens=np.array([0, 2, 3]),
+        start=np.array([30, 40, 30, 10]),
+        minutes=np.array([10, 10, 10, 10]),
+        kwh=np.array([3.0, 4.0, 5.0, 1.0]),
+        file=np.array([0, 0, 0, 1]),
+        line=np.array([1, 2, 3, 1]),
+        by_sender=np.zeros(4, bool),
+    )
+    together, stretches = rows.brought_together()
+    assert list(zip(together.meters.to_pylist(), together.registers.to_pylist(), together.opens.tolist(), strict=True)) == [
+        ("A", "export", 0), ("A", "import", 1), ("B", "import", 3)
+    ]  # fmt: skip
+    assert together.kwh.tolist() == [1.0, 3.0, 4.0, 5.0] and together.file.tolist() == [1, 0, 0, 0]
+    assert stretches == 2  # that of one file and that of the other
 
 
 def test_most_days_need_no_second_look():

@@ -190,23 +190,25 @@ class LakeTable:
             known = self.lake.snapshots.get(self.uri)
             if known is None or known[0] != newest:
                 delta = self.lake.opened.get(self.uri) or self.delta(newest[0])
-                known = self.lake.snapshots[self.uri] = (newest, self._snapshot(delta))
+                known = self.lake.snapshots[self.uri] = (newest, self._snapshot(delta, known and known[1]))
             return known[1]
 
-    def _snapshot(self, delta: Any) -> Snapshot:
-        actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
-        files = [
-            DataFile(
-                path=f"{self.uri}/{a['path']}",
+    def _snapshot(self, delta: Any, before: Snapshot | None = None) -> Snapshot:
+        # A file is never written again under its name: what is known of it stays, and a commit costs what it added and not what there is.
+        known = {f.path: f for f in before.files} if before else {}
+        actions = pa.table(delta.get_add_actions(flatten=True))
+        paths = [f"{self.uri}/{path}" for path in actions.column("path").to_pylist()]
+        news = [n for n, path in enumerate(paths) if path not in known]
+        for n, a in zip(news, actions.take(pa.array(news, pa.int64())).to_pylist(), strict=True):
+            known[paths[n]] = DataFile(
+                path=paths[n],
                 partition={k: a[f"partition.{k}"] for k in self.contract.partitioned_by if f"partition.{k}" in a},
                 rows=a["num_records"] or 0,
                 bytes=a["size_bytes"],
                 written_at=_instant(a["modification_time"]),
                 statistics={k: v for k, v in a.items() if k.startswith(("min.", "max.", "null_count."))},
             )
-            for a in actions
-        ]
-        return Snapshot(files, frozenset(f.name for f in delta.schema().fields))
+        return Snapshot([known[path] for path in paths], frozenset(f.name for f in delta.schema().fields))
 
     def partitions_written(self, column: str = "date", *, only: Mapping[str, Any] | None = None) -> dict[Any, datetime]:
         """When each partition of a column was last written, UTC; `only` restricts other partition columns."""

@@ -135,7 +135,7 @@ def _rows_of(workspace: Workspace, feed: str, arrival: Arrival, ledger: list[dic
             span = pc.min_max(table.column("interval_start")).as_py()
             told["first_interval"] = min(filter(None, (told["first_interval"], span["min"])), default=None)
             told["last_interval"] = max(filter(None, (told["last_interval"], span["max"])), default=None)
-        yield from table.to_batches()
+        yield from table.combine_chunks().to_batches()  # Delta's writer may exchange batches: the fewer, the more stays in order
     ledger.append(told)
 
 

@@ -18,11 +18,13 @@ def trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
         method, basis_from, basis_to, delivered_kwh, file, delivery_date, date"""
     order = f"ORDER BY {'date, ' if len(run.days) > 1 else ''}meter_id, register, interval_start"
     others = f"SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}"
-    if run.is_ordered and len(run.days) <= MOST_DAYS_WRITTEN_AT_ONCE:
-        # The sound readings as they come, which is in order, and the others after them: a sort of a million meters is half the work.
-        sound = sound_readings_sql(run, delivered)
-        return run.connection.sql(f"SELECT {columns} FROM ({sound}) UNION ALL SELECT * FROM (SELECT {columns} FROM ({others}) {order})")
-    return run.connection.sql(f"SELECT {columns} FROM ({others} UNION ALL BY NAME {sound_readings_sql(run, delivered)}) {order}")
+    sound = sound_readings_sql(run, delivered)
+    if len(run.days) == 1 or (run.is_ordered and len(run.days) <= MOST_DAYS_WRITTEN_AT_ONCE):
+        # The sound readings and the others after them, and the sound as they come where that is in order: a sort of a million meters is
+        # half the work. Never one sort of both: DuckDB does not spill a union that goes into a sort, and a large day is beyond its memory.
+        first = f"SELECT {columns} FROM ({sound}) {'' if run.is_ordered else order}"
+        return run.connection.sql(f"SELECT * FROM ({first}) UNION ALL SELECT * FROM (SELECT {columns} FROM ({others}) {order})")
+    return run.connection.sql(f"SELECT {columns} FROM ({others} UNION ALL BY NAME {sound}) {order}")
 
 
 def sound_readings_sql(run: Run, delivered: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import Layout, first_fault_sql, looks_like_layout, number_sql, read_layout, shown_sql
+from lakehouse.sources.delimited import Layout, looks_like_layout, read_layout
+from lakehouse.sources.text_sql import first_fault_sql, number_sql, shown_sql
 
 COLUMNS = {
     "meter": ("meter_id",),

@@ -15,20 +15,10 @@ import pyarrow.parquet as pq
 
 from lakehouse.errors import SourceError
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import (
-    READING_COLUMNS,
-    UNIT_IN_KWH,
-    Layout,
-    LocalClock,
-    complete,
-    local_stamp_sql,
-    looks_like_layout,
-    number_sql,
-    read_layout,
-    readings_sql,
-    setting,
-    utc_stamp_sql,
-)
+from lakehouse.sources.delimited import READING_COLUMNS, UNIT_IN_KWH, Layout, complete, looks_like_layout, read_layout, setting
+from lakehouse.sources.lines import numbered
+from lakehouse.sources.local_clock import LocalClock
+from lakehouse.sources.text_sql import local_stamp_sql, number_sql, readings_sql, utc_stamp_sql
 
 PARQUET_MAGIC = b"PAR1"
 PARQUET_BATCH_ROWS = 256_000
@@ -199,7 +189,7 @@ def _checked(table: pa.Table, found: dict[str, str | None], first: int, unit: fl
     energy = column("energy", pa.float64())
     stamps = _within_calendar(stamps.cast(READING_COLUMNS["interval_start"]))
     out = {
-        "line": pa.array(range(first, first + rows), pa.int64()),
+        "line": numbered(first, rows),
         "meter_id": column("meter", pa.string()),
         "register": pc.fill_null(pc.if_else(pc.equal(register, ""), pa.scalar(None, pa.string()), register), "import"),
         "interval_start": stamps,

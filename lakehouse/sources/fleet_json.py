@@ -14,8 +14,8 @@ import pyarrow as pa
 from lakehouse.contracts.cleaned import UNIT_KINDS
 from lakehouse.contracts.raw import RAW_TEXT_LIMIT, RawFleet
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import members
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import members
 
 
 def read(file: LandedFile, options: ReadOptions) -> Iterator[pa.Table]:

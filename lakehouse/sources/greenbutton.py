@@ -15,8 +15,8 @@ from xml.parsers import expat
 import pyarrow as pa
 
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import Member, members
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import Member, members
 from lakehouse.sources.reading_rows import ReadingRows
 
 PIECE_BYTES = 1 << 20

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import Layout, local_stamp_sql, looks_like_layout, number_sql, read_layout, readings_sql, setting
+from lakehouse.sources.delimited import Layout, looks_like_layout, read_layout, setting
+from lakehouse.sources.text_sql import local_stamp_sql, number_sql, readings_sql
 
 COLUMNS = {"day": ("date",), "hour": ("hour",), "energy": ("energy_kwh",)}
 STAMP = "day || ' ' || lpad(hour, 2, '0') || ':00'"

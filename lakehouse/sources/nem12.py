@@ -16,8 +16,10 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import Member, members
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import Member, blocks, fields_of, members, setting, told
+from lakehouse.sources.delimited import fields_of, setting
+from lakehouse.sources.lines import blocks, told
 from lakehouse.sources.reading_rows import ReadingRows
 
 MARKET_TIME = timezone(timedelta(hours=10))

@@ -13,8 +13,8 @@ from datetime import datetime
 import pyarrow as pa
 
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import members
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import members
 from lakehouse.sources.nem12 import ENERGY_UNITS_KWH, NUMBER, SETTINGS, market_clock, records, register_of
 from lakehouse.sources.reading_rows import ReadingRows
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import Layout, looks_like_layout, number_sql, read_layout, readings_sql, shown_sql, utc_stamp_sql
+from lakehouse.sources.delimited import Layout, looks_like_layout, read_layout
+from lakehouse.sources.text_sql import number_sql, readings_sql, shown_sql, utc_stamp_sql
 
 COLUMNS = {
     "meter": ("meter_identifier",),

@@ -16,18 +16,8 @@ import pyarrow.compute as pc
 
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
 from lakehouse.sources.canonical_readings import zone_of
-from lakehouse.sources.delimited import (
-    UNIT_IN_KWH,
-    Layout,
-    complete,
-    local_stamp_sql,
-    looks_like_layout,
-    number_sql,
-    read_layout,
-    readings_sql,
-    setting,
-    utc_stamp_sql,
-)
+from lakehouse.sources.delimited import UNIT_IN_KWH, Layout, complete, looks_like_layout, read_layout, setting
+from lakehouse.sources.text_sql import local_stamp_sql, number_sql, readings_sql, utc_stamp_sql
 
 COLUMNS = {
     "meter": ("meter_id",),

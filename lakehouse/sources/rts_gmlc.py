@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from lakehouse.contracts.raw import RAW_TEXT_LIMIT, RawFleet
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import members
 from lakehouse.sources.base import Format, LandedFile, ReadOptions
-from lakehouse.sources.delimited import members
 from lakehouse.sources.sheets import Measure, Sheet, connection, series_rows, stamp_lines, whole_sheets
 
 ROUND_TRIP_EFFICIENCY = 0.85

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 
 from lakehouse.contracts.raw import RAW_TEXT_LIMIT, RawSeries
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import members
 from lakehouse.sources.base import LandedFile
-from lakehouse.sources.delimited import Block, blocks, members, told
+from lakehouse.sources.lines import Block, blocks, told
 
 LINES_AT_ONCE = 200_000
 MISSING = ("", "-", "--", "n/e", "n/a", "na", "nan", "n.a.", "null", "none", "#n/a")

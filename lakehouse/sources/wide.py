@@ -9,8 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse.errors import SourceError
+from lakehouse.sources.archives import members
 from lakehouse.sources.base import LandedFile
-from lakehouse.sources.delimited import LocalClock, blocks, complete, fields_of, local_stamp_sql, members, number_sql, shown_sql, told
+from lakehouse.sources.delimited import complete, fields_of
+from lakehouse.sources.lines import blocks, told
+from lakehouse.sources.local_clock import LocalClock
+from lakehouse.sources.text_sql import local_stamp_sql, number_sql, shown_sql
 
 
 def columns_to_readings_sql(registers: Mapping[str, str], *, minutes: int, meter: str = "meter") -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from lakehouse.flow import clean, forecast
@@ -176,6 +178,34 @@ def test_cleaning_again_changes_nothing(workspace: Workspace):
     clean_readings_days(workspace, day(4), day(4))
     assert workspace.table("cleaned/meter_readings").read().sort_by(order).equals(once)
     assert accounts(workspace)["delivered"] == 480
+
+
+def files_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, first: date, last: date) -> list[int]:
+    """Of each part of a span that is cleaned, how many deliveries are read."""
+    told: list[int] = []
+    gather = clean._gather
+
+    def counted(workspace: Workspace, engine: duckdb.DuckDBPyConnection, name: str, *others: Any, **more: Any) -> str:
+        view = gather(workspace, engine, name, *others, **more)
+        told.append(engine.sql(f"SELECT count(DISTINCT delivery_date) FROM {name}").fetchall()[0][0])
+        return view
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clean, "_gather", counted)
+        clean_readings_days(workspace, first, last)
+    return told
+
+
+def test_a_long_span_is_cleaned_in_parts_that_read_little_more_than_their_days(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    whole = workspace.table("cleaned/meter_readings").read().to_pylist()
+    monkeypatch.setattr(clean, "ROWS_AT_ONCE", 4 * 48)  # two meters of 24 hours: four days
+    monkeypatch.setattr(clean, "ROWS_WRITTEN_AT_ONCE", 2 * 48)
+    table = workspace.table("cleaned/meter_readings")
+    before = table.version()
+    read = files_read(workspace, monkeypatch, day(1), day(10))
+    assert read == [5, 6, 3]  # four, four and two days, with the day before and the day after as far as they are there
+    assert table.version() - before == 5, "two days a commit"
+    assert sorted(map(repr, table.read().to_pylist())) == sorted(map(repr, whole))
 
 
 def test_an_exact_duplicate_is_counted_and_changes_nothing(workspace: Workspace):

@@ -29,6 +29,7 @@ from lakehouse.forecasting.backtest import BacktestResult, backtest
 from lakehouse.forecasting.metrics import measure
 from lakehouse.forecasting.task import ExogenousInput, ForecastTask
 
+LEAST_DAYS_OF_A_YEAR = 28
 GAPS = ["n/e", "-", " ", "", "N/A", "NaN"]
 
 
@@ -378,13 +379,16 @@ def shares_of(case: Case, measures: dict[str, dict[str, float]]) -> dict[str, fl
 
 
 def shares_by_year(case: Case, result: BacktestResult) -> dict[int, dict[str, float]]:
-    """`shares_of` each local calendar year; nothing where the span lies in one."""
-    year = result.forecasts["valid_at"].dt.tz_convert(case.task.time_zone).dt.year
-    if year.nunique() < 2:
+    """`shares_of` each local calendar year, but for one of a few days; nothing where the span lies in one."""
+    local = result.forecasts["valid_at"].dt.tz_convert(case.task.time_zone)
+    days = local.dt.date.groupby(local.dt.year).nunique()
+    years = [int(year) for year in days.index[days >= LEAST_DAYS_OF_A_YEAR]]
+    if len(years) < 2:
         return {}
     return {
-        int(one): shares_of(case, {str(m): measure(part, case.task) for m, part in rows.groupby("model", sort=False)})
-        for one, rows in result.forecasts.groupby(year)
+        year: shares_of(case, {str(m): measure(part, case.task) for m, part in rows.groupby("model", sort=False)})
+        for year, rows in result.forecasts.groupby(local.dt.year)
+        if year in years
     }
 
 

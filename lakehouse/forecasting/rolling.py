@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_names
-from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES, make_model
+from lakehouse.forecasting.models import ENSEMBLE, MODEL_NAMES, MODELS_VERSION, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, is_dark, task_signature
 from lakehouse.forecasting.models.blend import SHORT_HISTORY_DAYS
 from lakehouse.forecasting.models.ensemble import CALIBRATION_DAYS, Calibration, combine, member_weights
@@ -319,7 +319,7 @@ def _calibrated(walked: Walk, raw: dict[str, np.ndarray], start: Day, *, with_en
 def _digest(task: ForecastTask, features: pa.Table, seed: int) -> str:
     """Short fingerprint of what a block's forecasts follow from, so that a resumed backtest takes no other's blocks."""
     sums = [float(np.nansum(column(features, name))) for name in (TARGET_COLUMN, *feature_names(task)[-12:])]
-    text = json.dumps([task_signature(task), features.num_rows, sums, seed])
+    text = json.dumps([MODELS_VERSION, task_signature(task), features.num_rows, sums, seed])
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

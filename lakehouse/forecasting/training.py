@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from lakehouse.errors import ForecastError
 from lakehouse.forecasting import metrics
 from lakehouse.forecasting.features import TARGET_COLUMN, feature_names, history_days
-from lakehouse.forecasting.models import ENSEMBLE, make_model
+from lakehouse.forecasting.models import ENSEMBLE, MODELS_VERSION, make_model
 from lakehouse.forecasting.models.base import Model, column, first_known, is_dark, task_from_signature, task_signature
 from lakehouse.forecasting.models.ensemble import Calibration, Forecaster, combine, member_weights
 from lakehouse.forecasting.rolling import (
@@ -42,9 +42,6 @@ from lakehouse.forecasting.rolling import (
 from lakehouse.forecasting.task import ForecastTask
 
 METADATA_FILE = "metadata.json"
-MODELS_VERSION = 7
-"""Version of how models are made and saved: raised when saved ones can no longer be read, or would be made otherwise now.
-A version with another number is not used, and asks for training."""
 BARE_LINEAR_DAYS = 300
 """With so many days the fallback without inputs is linear: a hundredth of the trees' time, and close behind them."""
 RANGE = (0.005, 0.995)

@@ -73,7 +73,7 @@ def test_the_report_is_one_file_with_its_pictures_inside(result, tmp_path):
     assert page.count("data:image/png;base64") == 5 and "perfect weather" in page and 'src="http' not in page
 
 
-def test_a_second_run_goes_on_from_finished_blocks(tmp_path):
+def test_a_second_run_goes_on_from_finished_blocks_of_the_same_code(tmp_path, monkeypatch):
     task = demand_task(inputs=())
     actuals, _ = world(task, last="2026-03-20")
     span = {
@@ -89,6 +89,9 @@ def test_a_second_run_goes_on_from_finished_blocks(tmp_path):
     second = backtest(task, actuals, None, **span)
     assert [p.stat().st_mtime_ns for p in kept] == stamps and len(kept) >= 3
     pd.testing.assert_frame_equal(first.forecasts, second.forecasts)
+    monkeypatch.setattr("lakehouse.forecasting.rolling.MODELS_VERSION", 99)
+    backtest(task, actuals, None, **span)
+    assert len(list(tmp_path.iterdir())) == 2 * len(kept)
 
 
 @pytest.mark.slow

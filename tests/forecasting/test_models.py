@@ -323,6 +323,20 @@ def test_a_blend_leans_on_what_did_well_of_late():
     assert sum(weights) == pytest.approx(1.0) and like_days >= 0
 
 
+def test_trees_of_a_few_weeks_see_nothing_that_only_tells_one_day_from_another(tmp_path):
+    task = demand_task(inputs=())
+    actuals, _ = world(task, last="2026-04-30")
+    table = build_features(task, actuals, None, task.issue_instants(dt.date(2026, 2, 1), dt.date(2026, 4, 29)))
+    day = column(table, "days_since_2000")
+    trend = {"days_since_2000", "day_of_year", "year_sin", "year_cos", "mean_672h"}
+    weeks = table.filter(pa.array(day < day.min() + 28))
+    short, long = make_model("lightgbm").fit(weeks, task), make_model("lightgbm").fit(table, task)
+    assert trend <= set(long.explain()) and not trend & set(short.explain())
+    assert short.parameters()["num_leaves"] < long.parameters()["num_leaves"]
+    short.save(tmp_path)
+    np.testing.assert_allclose(make_model("lightgbm").load(tmp_path).predict(weeks), short.predict(weeks))
+
+
 def test_nights_of_a_solar_forecast_are_certain_and_tell_nothing_of_the_days():
     probabilities = (0.1, 0.5, 0.9)
     random = np.random.default_rng(3)

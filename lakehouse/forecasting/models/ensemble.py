@@ -84,7 +84,7 @@ def member_weights(task: ForecastTask, past: dict[str, np.ndarray], truth: np.nd
 
     A week's errors hardly tell who will be better next week, so the fewer days the nearer the weights are to equal ones. And
     what learns goes wrong more easily than an average of simple forecasts does: without inputs, of which the blend knows
-    nothing, the blend counts as several. Both wear off with the days.
+    nothing, the blend counts as several. Both wear off with the days, and many series show in a week what one shows in months.
 
     Args:
         task: what is forecast.
@@ -92,7 +92,7 @@ def member_weights(task: ForecastTask, past: dict[str, np.ndarray], truth: np.nd
         truth: (rows,) actuals, NaN where unknown.
         day: (rows,) day of each row's issue.
     """
-    if "blend" not in past:
+    if "blend" not in past or len(task.series_ids) > 1:
         return weights_from_past(past, truth, task.median_index)
     share = min(len(np.unique(day)) / LONG_PAST_DAYS, 1.0)
     weights = weights_from_past(past, truth, task.median_index, WEIGHT_POWER * share)

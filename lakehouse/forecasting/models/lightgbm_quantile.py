@@ -31,7 +31,7 @@ from lakehouse.forecasting.models.base import (
     usable_columns,
     write_parameters,
 )
-from lakehouse.forecasting.models.blend import anchor_only, blended, first_weights
+from lakehouse.forecasting.models.blend import SHORT_HISTORY_DAYS, anchor_only, blended, first_weights
 from lakehouse.forecasting.models.day_matrix import DayMatrix
 from lakehouse.forecasting.models.lear import Lear
 from lakehouse.forecasting.task import ForecastTask
@@ -57,6 +57,9 @@ ROWS = 60_000  # rows that the trees learn from, for one series: of finer interv
 THREADS = 2
 ROUND_SHARES = (0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 0.8, 1.0)  # of the most rounds, where the out-of-block error is looked at
 COURSE_HOURS = (1, 2, 3, 4, 6)  # before and after, at which the trees see the operator's forecast of wind
+LITTLE_ROWS = 6000
+TREND_COLUMNS = ("days_since_2000", "day_of_year", "year_sin", "year_cos", "mean_672h")
+"""Within a few weeks these tell one day from another and nothing else: trees would learn the days' errors by heart."""
 LINEAR_SERIES = 20  # with more series than this the linear first stage costs more than it brings
 LINEAR_DAYS = 300  # with fewer days its hundreds of inputs are fitted to one season and may mislead in the next: it has to
 LINEAR_GAIN = 0.7  # bring the error on days it was not fitted to below this share of the blend's
@@ -105,15 +108,18 @@ class LightGBMQuantile(Model):
             fresh = Lear().fit(rows, task, columns=self.columns)
             self.__dict__.update(previous.__dict__ | {"linear": fresh})
             return self
+        is_little = rows.num_rows < LITTLE_ROWS and len(np.unique(day)) < SHORT_HISTORY_DAYS
         self.blend = first_weights(rows, task)
         base = blended(rows, task, self.blend) if centre_only else self._fit_linear(rows, day)
+        if is_little:
+            self.columns = [name for name in self.columns if name not in TREND_COLUMNS]
         some = _every_so_many(rows, ROWS * min(len(task.series_ids), LINEAR_SERIES))
         x = self._inputs(rows, base)[some]  # of all rows, since an interval's neighbours tell of it
         rows, base, day, truth = rows.take(pa.array(some)), base[some], day[some], truth[keep][some]
         size = self.scale[column(rows, "series_code").astype(int)]
         y = (truth - base) / size
         weight = recency_weight(day)
-        self.settings = _settings(len(y), seed)
+        self.settings = _settings(len(y), seed, is_little)
         rounds = self.settings.pop("rounds")
         self.trained_to = float(day.max())
         spread_serves = (
@@ -325,13 +331,14 @@ def recency_weight(day: np.ndarray, half_life_days: float = 540.0) -> np.ndarray
     return 0.5 ** ((day.max() - day) / half_life_days)
 
 
-def _settings(rows: int, seed: int) -> dict[str, Any]:
-    small = rows < 6000
+def _settings(rows: int, seed: int, is_little: bool) -> dict[str, Any]:
+    """Settings by the number of rows; `is_little` where they are of a few weeks as well."""
+    small = rows < LITTLE_ROWS
     return {
         "rounds": 120 if small else 400,
         # what the first stage leaves has long tails: holidays, spikes, storms. A mean follows them, the median that is asked for does not
         "objective": "regression" if small else "regression_l1",
-        "num_leaves": 15 if small else 31,
+        "num_leaves": 7 if is_little else 15 if small else 31,
         "learning_rate": 0.08 if small else 0.04,
         "min_data_in_leaf": 20 if small else 40,
         "feature_fraction": 0.5,

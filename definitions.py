@@ -20,7 +20,7 @@ from assets.freshness import freshness_checks
 from assets.housekeeping import housekeeping
 from assets.models import model_assets
 from assets.raw import landing_assets, raw_assets
-from jobs import site_jobs
+from jobs.of_site import site_jobs
 from jobs.schedules import site_schedules
 from lakehouse.flow.setup import parse_example
 from lakehouse.site import HOME_VARIABLE, SITE_FILE, Site, load_site

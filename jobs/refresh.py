@@ -1,7 +1,7 @@
 """Materializes what is stale, layer by layer, through Dagster, with a progress display: `gridlake refresh`.
 
 Runs in this process against the site's Dagster instance, so that the UI shows every run; the steps are those of
-`lakehouse.flow.staleness`, the same that the sensors take.
+`lakehouse.flow.staleness`, the same that the sensors take. Where nothing is stale, Dagster is not even loaded.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
-from jobs.stages import Refreshed, Tell, bring_up
+from jobs.refreshed import Refreshed, Tell
 from lakehouse.errors import GridlakeError
 from lakehouse.flow.setup import write_dagster_home
 from lakehouse.flow.staleness import Step, next_steps
 from lakehouse.flow.summary import as_lines, summarize
 from lakehouse.flow.workspace import Workspace
-from resources.runs import end_lost_runs
 
 
 def refresh(
@@ -37,15 +35,26 @@ def refresh(
         days: restricts partitioned steps.
         tell: told ("start", step, 0), then ("done" or "failed", step, seconds).
     """
-    from definitions import build_definitions
-
     workspace = Workspace.open(home)
+    first = [next_steps(workspace, until=until, days=days)]
+    if not first[0]:
+        workspace.publish()
+        return Refreshed()
+
+    import dagster as dg
+
+    from definitions import build_definitions
+    from jobs.stages import bring_up
+    from resources.runs import end_lost_runs
+
+    def stale(seen: Callable[[Step], bool]) -> list[Step]:
+        return first.pop() if first else next_steps(workspace, until=until, days=days, without=seen)
+
     write_dagster_home(workspace.site)
     all_assets = build_definitions(workspace.site).resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.from_config(str(workspace.site.path("dagster"))) as instance:
         end_lost_runs(instance)
-        done = bring_up(workspace, all_assets, instance, lambda seen: next_steps(workspace, until=until, days=days, without=seen), tell)
-    return done
+        return bring_up(workspace, all_assets, instance, stale, tell)
 
 
 def main() -> int:

@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import dagster as dg
 
+from jobs.refreshed import Refreshed, Tell
 from jobs.work import tags_of
 from lakehouse.flow.staleness import Step
 from lakehouse.flow.workspace import Workspace
 from resources.runs import PUBLISHES_TAG, process_tags
 
-Tell = Callable[[str, Step, float], None]
 MOST_ROUNDS = 60
 PUBLISHED_AFTER = ("dispatch",)
 """The catalog follows when the plan is there, and at the end; every step on its own would cost more than many a step."""
-
-
-@dataclass
-class Refreshed:
-    """What a refresh did."""
-
-    steps: list[tuple[Step, float]] = field(default_factory=list)
-    failed: list[tuple[Step, str]] = field(default_factory=list)
 
 
 def bring_up(

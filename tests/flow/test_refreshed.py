@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -109,6 +111,17 @@ def test_the_commands_that_the_summary_offers_work(workspace: Workspace):
     queries = [line.split(' sql "')[1].rstrip('"') for line in text if ' sql "' in line]
     assert len(queries) == 2
     assert all(run_query(workspace.site, query).num_rows > 0 for query in queries)
+
+
+def test_where_nothing_is_stale_dagster_is_not_even_loaded(workspace: Workspace, tmp_path: Path):
+    home = shutil.copytree(workspace.site.home, tmp_path / "idle")
+    Workspace.open(home).site.path("catalog").unlink()
+    look = "import sys; from pathlib import Path; from jobs.refresh import refresh; done = refresh(Path(sys.argv[1]))"
+    asked = subprocess.run(
+        [sys.executable, "-c", f"{look}; print(done, 'dagster' in sys.modules)", home], capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.strip() == "Refreshed(steps=[], failed=[]) False"
+    assert Workspace.open(home).site.path("catalog").exists(), "the catalog is published all the same"
 
 
 def test_a_late_file_refreshes_what_rests_on_it_and_keeps_old_issues(workspace: Workspace, tmp_path: Path):

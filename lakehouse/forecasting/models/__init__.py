@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 MODEL_NAMES: tuple[str, ...] = ("seasonal_naive", "like_day", "blend", "lightgbm", "keras", "lear")
 ENSEMBLE = "ensemble"
+MODELS_VERSION = 8
+"""Version of how models are made and saved: raised when saved ones can no longer be read, or would be made otherwise now.
+A version with another number is not used, and asks for training; nor does a backtest go on with its blocks."""
 
 
 def make_model(name: str) -> Model:

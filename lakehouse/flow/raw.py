@@ -181,13 +181,27 @@ def stale_deliveries(workspace: Workspace, feed: str) -> list[date]:
 
 
 def _ledger(workspace: Workspace) -> dict[str, dict[date, dict[str, dict[str, Any]]]]:
-    """What raw was made of, by feed, delivery date and file: read once for all feeds, and again when it changed."""
+    """What raw was made of, by feed, delivery date and file: read once for all feeds, and of a newer version only what is new in it."""
     table = workspace.table("quality/deliveries")
     version = table.version()
     if workspace.remembered.get("deliveries", (None,))[0] != version:
+        before = workspace.remembered.get("deliveries", (0, {}))[1]
+        paths_before = workspace.remembered.get("files of deliveries", (0, {}))[1]
+        snapshot = table.snapshot()
+        paths: dict[tuple[str, date], set[str]] = {}
+        for one in snapshot.files:
+            paths.setdefault((one.partition["feed"], one.partition["delivery_date"]), set()).add(one.path)
+        news = {path for delivery, of_it in paths.items() if paths_before.get(delivery) != of_it for path in of_it}
         ledger: dict[str, dict[date, dict[str, dict[str, Any]]]] = {}
-        for row in table.read().select(_OF_THE_LEDGER).to_pylist():
-            ledger.setdefault(row["feed"], {}).setdefault(row["delivery_date"], {})[row["file"]] = row
+        for feed, day in paths:
+            same = paths_before.get((feed, day)) == paths[feed, day]
+            ledger.setdefault(feed, {})[day] = before[feed][day] if same else {}
+        with workspace.engine() as engine:
+            rows = select_files(table.contract, snapshot.where(lambda f: f.path in news))
+            lines = engine.sql(f"SELECT {', '.join(_OF_THE_LEDGER)} FROM ({rows})").to_arrow_table().to_pylist()
+        for line in lines:
+            ledger[line["feed"]][line["delivery_date"]][line["file"]] = line
+        workspace.remembered["files of deliveries"] = (version, paths)
         workspace.remembered["deliveries"] = (version, ledger)
     return workspace.remembered["deliveries"][1]
 

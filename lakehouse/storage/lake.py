@@ -115,6 +115,12 @@ class LakeTable:
 
     def exists(self) -> bool:
         """Whether anything was ever committed."""
+        if self.lake.is_local:  # any entry tells: a log of thousands is not listed for that
+            try:
+                with os.scandir(f"{self.uri}/_delta_log") as entries:
+                    return any(e.name[0].isdigit() and e.name.endswith((".json", ".parquet")) for e in entries)
+            except OSError:
+                return False
         from deltalake import DeltaTable
 
         return self.uri in self.lake.opened or DeltaTable.is_deltatable(self.uri, storage_options=self.lake.storage_options)
@@ -237,7 +243,8 @@ class LakeTable:
 
     def last_written(self) -> datetime | None:
         """When rows were last committed, UTC; None before the first commit. Housekeeping is no writing."""
-        for known in (self.history(RECENT), self.history()):
+        for limit in (RECENT, None):
+            known = self.history(limit)
             for commit in known:
                 if commit["operation"] not in HOUSEKEEPING:
                     return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)

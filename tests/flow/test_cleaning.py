@@ -9,11 +9,12 @@ from typing import Any
 import duckdb
 import pytest
 
-from lakehouse.flow import clean, forecast
+from lakehouse.flow import clean, forecast, raw
 from lakehouse.flow.clean import clean_readings_days
 from lakehouse.flow.raw import read_deliveries, stale_deliveries, touched_days
 from lakehouse.flow.staleness import Step, next_steps, pulse, token_of
 from lakehouse.flow.workspace import Workspace
+from lakehouse.storage.engine import select_files
 from tests.flow.builders import (
     FIRST_DAY,
     TODAY,
@@ -206,6 +207,23 @@ def test_a_long_span_is_cleaned_in_parts_that_read_little_more_than_their_days(w
     assert read == [5, 6, 3]  # four, four and two days, with the day before and the day after as far as they are there
     assert table.version() - before == 5, "two days a commit"
     assert sorted(map(repr, table.read().to_pylist())) == sorted(map(repr, whole))
+
+
+def test_of_a_newer_ledger_only_what_is_new_is_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    assert stale_deliveries(workspace, "readings") == []
+    land(workspace, "readings", day(12), "readings-12.csv", reading_lines(day(11)))
+    read_deliveries(workspace, "readings", [day(12)])
+    read: list[int] = []
+
+    def counted(contract: Any, snapshot: Any) -> str:
+        read.append(len(snapshot.files))
+        return select_files(contract, snapshot)
+
+    monkeypatch.setattr(raw, "select_files", counted)
+    assert stale_deliveries(workspace, "readings") == []
+    assert read == [1], "one file of the eleven"
+    assert stale_deliveries(Workspace.open(workspace.site.home), "readings") == [], "who looks for the first time sees the same"
+    assert read == [1, 11]
 
 
 def test_an_exact_duplicate_is_counted_and_changes_nothing(workspace: Workspace):

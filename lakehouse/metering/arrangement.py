@@ -44,7 +44,9 @@ def of(run: Run, delivered: str, query: str) -> Arrangement:
     if len(meters) > 1:
         changes = pc.sum(pc.not_equal(meters.slice(1), meters.slice(0, len(meters) - 1))).as_py()
         if changes >= len(meters) / 10:
-            return Arrangement(order=" ORDER BY meter_id, register, interval_start")
+            # Rows of one feed: those of several are a union, and DuckDB does not spill a union that goes into a sort.
+            is_single = run.count(f"SELECT count(*) FROM (SELECT DISTINCT feed FROM {delivered})") == 1
+            return Arrangement(order=" ORDER BY meter_id, register, interval_start") if is_single else by_ranges(run, delivered)
     return by_ranges(run, delivered) if _files_overlap(run, delivered, query) else Arrangement()
 
 

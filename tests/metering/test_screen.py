@@ -181,6 +181,8 @@ def test_files_of_several_days_with_the_same_meters_are_taken_by_meter_and_never
 def test_rows_by_time_are_sorted():
     rows = [row(v, meter=m, hour=n) for n, v in enumerate(USUAL) for m in "ABC"]
     assert arranged(rows).order
+    of_two_feeds = [{**r, "feed": "north" if r["meter_id"] == "A" else "south"} for r in rows]
+    assert arranged(of_two_feeds).ranges, "a union is not sorted: it would have to fit into memory"
 
 
 def test_files_are_brought_together_register_by_register():

@@ -190,8 +190,14 @@ def backtest(
 def _notes(task: ForecastTask, features: pa.Table, first_issue: dt.date) -> list[str]:
     """What the evaluated issues and those before them lack."""
     evaluated = features.filter(pc.greater_equal(features.column("date"), pa.scalar(first_issue)))
-    truth = column(evaluated, TARGET_COLUMN)
     found = []
+    valid = evaluated.column("valid_at")
+    last = pc.max(valid.filter(pc.is_valid(evaluated.column(TARGET_COLUMN))))
+    ended, asked = (pd.Timestamp(at.as_py()).tz_convert(task.time_zone).date() for at in (last, pc.max(valid)))
+    if ended < asked:
+        found.append(f"The actuals end on {ended}, the span on {asked}: the days between are not scored.")
+        evaluated = evaluated.filter(pc.less_equal(valid, last))
+    truth = column(evaluated, TARGET_COLUMN)
     if unknown := int((~np.isfinite(truth)).sum()):
         found.append(f"{unknown} of {len(truth)} intervals have no actual and are not scored.")
     known = column(features, TARGET_COLUMN)

@@ -171,6 +171,15 @@ def test_what_the_data_lack_is_told_beside_the_figures():
     assert np.isfinite(result.measures["lear"]["mae"])
 
 
+def test_a_span_that_outlasts_the_data_is_scored_up_to_their_end_and_says_so():
+    task = demand_task()
+    actuals, inputs = world(task, last="2026-03-27")
+    result = backtest(task, actuals, inputs, first_day=dt.date(2026, 3, 25), last_day=dt.date(2026, 4, 5), models=["like_day"])
+    assert result.measures["like_day"]["n"] == 3 * 24
+    # one sentence for one cause: that the input ends with the actuals is no news
+    assert result.notes == ["The actuals end on 2026-03-27, the span on 2026-04-05: the days between are not scored."]
+
+
 def test_a_constant_series_is_forecast_and_told():
     task = demand_task(inputs=())
     actuals, _ = world(task, last="2026-03-31")

@@ -8,9 +8,6 @@ from lakehouse.metering import registers
 from lakehouse.metering.levels import day_levels_sql
 from lakehouse.metering.run import IS_READING, Run
 
-MOST_DAYS_WRITTEN_AT_ONCE = 4
-"""Of so many days the files may be written side by side; each takes memory."""
-
 
 def trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
     """Rows of cleaned/meter_readings."""
@@ -19,7 +16,7 @@ def trusted(run: Run, delivered: str) -> duckdb.DuckDBPyRelation:
     order = f"ORDER BY {'date, ' if len(run.days) > 1 else ''}meter_id, register, interval_start"
     others = f"SELECT * EXCLUDE (id, is_ours) FROM {run.believed} WHERE is_ours UNION ALL BY NAME SELECT * FROM {run.estimates}"
     sound = sound_readings_sql(run, delivered)
-    if len(run.days) == 1 or (run.is_ordered and len(run.days) <= MOST_DAYS_WRITTEN_AT_ONCE):
+    if len(run.days) == 1 or run.is_ordered:
         # The sound readings and the others after them, and the sound as they come where that is in order: a sort of a million meters is
         # half the work. Never one sort of both: DuckDB does not spill a union that goes into a sort, and a large day is beyond its memory.
         first = f"SELECT {columns} FROM ({sound}) {'' if run.is_ordered else order}"

@@ -290,7 +290,10 @@ def backtest(
     models: Annotated[str | None, typer.Option(help="Comma-separated; by default the site's models and their ensemble.")] = None,
     refit: Annotated[str, typer.Option(help="Days between refits, such as 7d.")] = "7d",
     out: Annotated[Path | None, typer.Option(help="Folder for the HTML report and the tables; a stopped backtest goes on there.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, in which models run side by side; by default as many as there are cores, at most 4."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Backtests a target on a rolling origin that never looks ahead, beside the seasonal naive and the operator's forecast."""
@@ -310,7 +313,7 @@ def backtest(
             models=models.split(",") if models else None,
             refit_days=int(refit.removesuffix("d")),
             out=out,
-            workers=workers,
+            workers=workers or min(_cores(), 4),
             progress=lambda n, of, label: tell("backtest", n, of),
         )
     rows = done.result.summary_rows(workspace.site.name)
@@ -321,6 +324,13 @@ def backtest(
     _print_backtest(rows)
     if done.report:
         console().print(f"report: {done.report}", highlight=False)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @app.command()

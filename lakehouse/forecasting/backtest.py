@@ -9,7 +9,8 @@ import datetime as dt
 import resource
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from lakehouse.forecasting.task import ForecastTask
 DEFAULT_MODELS = ("lightgbm", "lear", "keras", "ensemble", "like_day", "seasonal_naive")
 NOTED_SHARE = 0.02
 """Share of missing values from which an input is worth a sentence."""
+PROGRESS_SECONDS = 0.5
+"""How often the progress of several processes is looked at."""
 SUMMARY_MEASURES = ("mae", "rmse", "mape", "wape", "rmae", "pinball", "coverage_80")
 
 
@@ -117,7 +120,7 @@ def backtest(
         operator: the operator's own forecast for comparison only: `interval_start`, `value` and, with several series, `series_id`.
             Left out, an input with `forecasts_target` serves.
         workers: processes; models run side by side.
-        progress: called with steps done, steps in all, and a label (with one worker after each block, else after each model).
+        progress: called with blocks done, blocks in all, and a label.
         resume: folder in which finished blocks are kept; a second run with the same arguments goes on from there.
         seed: of everything random.
 
@@ -246,23 +249,56 @@ def _in_parallel(
     import tempfile
 
     steps = [m for m in chosen if m != ENSEMBLE]
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
         folder = resume if resume is not None else Path(scratch)
         path = Path(scratch) / "features.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, features.schema) as writer:
             writer.write_table(features)
         seconds: dict[str, float] = {}
-        with ProcessPoolExecutor(min(workers, len(steps)), mp_context=multiprocessing.get_context("spawn")) as pool:
+        told = context.Queue()
+        with ProcessPoolExecutor(min(workers, len(steps)), mp_context=context, initializer=_tell_into, initargs=(told,)) as pool:
             jobs = {pool.submit(_one_model, task, str(path), m, refit_days, first_issue, last_issue, seed, str(folder)): m for m in steps}
-            from concurrent.futures import as_completed
-
-            for done, job in enumerate(as_completed(jobs), start=1):
-                seconds[jobs[job]] = job.result()
-                if progress is not None:
-                    progress(done, len(steps), jobs[job])
+            blocks_done: dict[str, tuple[int, int]] = {}
+            running = set(jobs)
+            while running:
+                ended, running = wait(running, timeout=PROGRESS_SECONDS)
+                for job in ended:
+                    try:
+                        seconds[jobs[job]] = job.result()
+                    except BrokenProcessPool as error:
+                        raise ForecastError(
+                            "A process of the backtest was ended from outside, by want of memory or by somebody.",
+                            "Run it again with --workers 1; with --out DIR it goes on where it was.",
+                        ) from error
+                _pass_on(told, blocks_done, len(steps), progress)
+        _pass_on(told, blocks_done, len(steps), progress)  # what they said at the last
         forecasts, _ = rolling_origin(task, features, chosen, refit_days, first_issue, last_issue, seed=seed, resume=folder)
     seconds[ENSEMBLE] = sum(seconds[m] for m in members_of(ENSEMBLE, 365) if m in seconds)
     return forecasts, seconds
+
+
+def _pass_on(told: Any, blocks_done: dict[str, tuple[int, int]], models: int, progress: Callable[[int, int, str], None] | None) -> None:
+    """Notes what the processes told since, of each model the blocks done and in all, and passes the sum on."""
+    from queue import Empty
+
+    label = ""
+    while True:
+        try:
+            model, done, of, label = told.get_nowait()
+        except Empty:
+            break
+        blocks_done[model] = (done, of)
+    if progress is not None and label:
+        progress(sum(n for n, _ in blocks_done.values()), models * max(of for _, of in blocks_done.values()), label)
+
+
+_told: Any = None  # where a process of the pool tells its progress
+
+
+def _tell_into(told: Any) -> None:
+    global _told
+    _told = told
 
 
 def _one_model(
@@ -272,7 +308,11 @@ def _one_model(
     began = time.perf_counter()
     with pa.memory_map(path) as source:
         features = pa.ipc.open_file(source).read_all()
-        rolling_origin(task, features, [model], refit_days, first_issue, last_issue, seed=seed, resume=Path(folder))
+
+        def tell(done: int, of: int, label: str) -> None:
+            _told.put((model, done, of, label))
+
+        rolling_origin(task, features, [model], refit_days, first_issue, last_issue, seed=seed, progress=tell, resume=Path(folder))
     return time.perf_counter() - began
 
 

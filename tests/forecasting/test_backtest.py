@@ -1,5 +1,7 @@
 import datetime as dt
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -94,13 +96,32 @@ def test_a_second_run_goes_on_from_finished_blocks_of_the_same_code(tmp_path, mo
     assert len(list(tmp_path.iterdir())) == 2 * len(kept)
 
 
+def _dies(*_: object) -> float:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0.0
+
+
 @pytest.mark.slow
 def test_models_side_by_side_give_what_one_after_the_other_gives():
     task = demand_task(inputs=())
     actuals, _ = world(task, last="2026-03-20")
     span = {"first_day": dt.date(2026, 3, 14), "last_day": dt.date(2026, 3, 16), "models": ("like_day", "lear")}
-    alone, together = (backtest(task, actuals, None, workers=w, **span).forecasts for w in (1, 2))
+    told: list[tuple[int, int, str]] = []
+    alone = backtest(task, actuals, None, **span).forecasts
+    together = backtest(task, actuals, None, workers=2, progress=lambda *one: told.append(one), **span).forecasts
     pd.testing.assert_frame_equal(alone, together)
+    done = [n for n, _, _ in told]
+    assert done == sorted(done) and done[-1] == told[-1][1] and done[-1] % 3 == 0  # three models, block by block
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_backtest_with_a_sentence(monkeypatch):
+    task = demand_task(inputs=())
+    actuals, _ = world(task, last="2026-03-20")
+    span = {"first_day": dt.date(2026, 3, 14), "last_day": dt.date(2026, 3, 16), "models": ("like_day", "lear")}
+    monkeypatch.setattr("lakehouse.forecasting.backtest._one_model", _dies)
+    with pytest.raises(ForecastError, match="ended from outside"):
+        backtest(task, actuals, None, workers=2, **span)
 
 
 def test_extreme_negative_prices_and_a_constant_series_are_forecast():

@@ -220,7 +220,9 @@ def _write_site(home: Path, text: str, changes: dict[str, Any]) -> Site:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="rt")
-    yaml.width = 140
+    yaml.width = 4096
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as the examples are written: comments keep their place
     document = yaml.load(text)
     for key, value in changes.items():
         if value is None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from lakehouse.flow.setup import _assign
+from lakehouse.flow.setup import _assign, _write_site
 from lakehouse.site import Site, parse_site
 from lakehouse.sources.base import LandedFile, ReadOptions, read_file
 
@@ -50,6 +50,19 @@ def test_the_site_file_is_valid_and_named_like_its_file(name: str):
     assert site.series
     for target in site.series.values():
         assert target.table in ("cleaned/load", "cleaned/generation", "cleaned/prices")
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_site_made_from_an_example_has_its_lines_and_comments_as_they_are(name: str, tmp_path: Path):
+    example = (SITES / f"{name}.yaml").read_text(encoding="utf-8")
+    _write_site(tmp_path, example, {"first_day": date(2020, 1, 2), "clock": date(2020, 3, 4)})
+    made = (tmp_path / "gridlake.yaml").read_text(encoding="utf-8").splitlines()
+    assert {"first_day: 2020-01-02", "clock: 2020-03-04"} <= set(made)
+
+    def others(lines: list[str]) -> list[str]:
+        return [line for line in lines if not line.startswith(("first_day:", "clock:"))]
+
+    assert others(made) == others(example.splitlines())
 
 
 @pytest.mark.real_data

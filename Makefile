@@ -29,10 +29,10 @@ ui: $(BIN)/.ready $(HOME_DIR)/gridlake.yaml  ## the Dagster UI over the same sit
 	$(BIN)/gridlake --home $(HOME_DIR) ui
 
 test: $(BIN)/.ready-to-test  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 test-fast: $(BIN)/.ready-to-test  ## without the slow tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow"
 
 lint: $(BIN)/.ready  ## style and types
 	$(BIN)/ruff check .

@@ -184,26 +184,24 @@ def _ledger(workspace: Workspace) -> dict[str, dict[date, dict[str, dict[str, An
     """What raw was made of, by feed, delivery date and file: read once for all feeds, and of a newer version only what is new in it."""
     table = workspace.table("quality/deliveries")
     version = table.version()
-    if workspace.remembered.get("deliveries", (None,))[0] != version:
-        before = workspace.remembered.get("deliveries", (0, {}))[1]
-        paths_before = workspace.remembered.get("files of deliveries", (0, {}))[1]
+    known: tuple[int | None, Any] = workspace.remembered.get("deliveries", (None, ({}, {})))
+    version_before, (before, paths_before) = known
+    if version_before != version:
         snapshot = table.snapshot()
         paths: dict[tuple[str, date], set[str]] = {}
         for one in snapshot.files:
             paths.setdefault((one.partition["feed"], one.partition["delivery_date"]), set()).add(one.path)
-        news = {path for delivery, of_it in paths.items() if paths_before.get(delivery) != of_it for path in of_it}
+        news = {delivery for delivery, of_it in paths.items() if paths_before.get(delivery) != of_it}
         ledger: dict[str, dict[date, dict[str, dict[str, Any]]]] = {}
         for feed, day in paths:
-            same = paths_before.get((feed, day)) == paths[feed, day]
-            ledger.setdefault(feed, {})[day] = before[feed][day] if same else {}
+            ledger.setdefault(feed, {})[day] = {} if (feed, day) in news else before[feed][day]
         with workspace.engine() as engine:
-            rows = select_files(table.contract, snapshot.where(lambda f: f.path in news))
+            rows = select_files(table.contract, snapshot.where(lambda f: (f.partition["feed"], f.partition["delivery_date"]) in news))
             lines = engine.sql(f"SELECT {', '.join(_OF_THE_LEDGER)} FROM ({rows})").to_arrow_table().to_pylist()
         for line in lines:
             ledger[line["feed"]][line["delivery_date"]][line["file"]] = line
-        workspace.remembered["files of deliveries"] = (version, paths)
-        workspace.remembered["deliveries"] = (version, ledger)
-    return workspace.remembered["deliveries"][1]
+        workspace.remembered["deliveries"] = (version, (ledger, paths))
+    return workspace.remembered["deliveries"][1][0]
 
 
 def _differs(arrival: Arrival, known: dict[str, Any]) -> bool:
